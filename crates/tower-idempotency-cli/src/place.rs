@@ -1,16 +1,22 @@
 //! Which store a command is for.
 
+mod redis;
+
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use tower_idempotency_postgres::tokio_postgres::config::Host;
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
 
+pub(crate) use self::redis::RedisDatabase;
 use crate::failure::Failure;
 
 /// The variables of the environment that name a store, and have a password.
 const STORE: &str = "IDEM_STORE";
 const PASSWORD: &str = "PGPASSWORD";
+
+/// The namespace of a URL that names none.
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
 /// A store's place.
 pub(crate) enum Place {
@@ -18,6 +24,8 @@ pub(crate) enum Place {
     Directory(Directory),
     /// A PostgreSQL database.
     Postgres(Box<Database>),
+    /// A Redis or Valkey database.
+    Redis(Box<RedisDatabase>),
 }
 
 /// The directory of an embedded store.
@@ -45,20 +53,25 @@ pub(crate) struct Database {
 impl Place {
     /// Returns the place that the command line names, or the environment.
     pub(crate) fn of(argument: Option<String>) -> Result<Self, Failure> {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         match argument {
-            Some(named) => Self::read(&named, true, variable(PASSWORD)),
+            Some(named) => Self::read(&named, true, variable),
             None => match variable(STORE) {
-                Some(named) => Self::read(&named, false, variable(PASSWORD)),
+                Some(named) => Self::read(&named, false, variable),
                 None => Err(Failure::Usage(format!("name a store, or set {STORE}"))),
             },
         }
     }
 
     /// Reads a store's name. No error repeats it: it may have a password.
-    fn read(named: &str, is_argument: bool, password: Option<String>) -> Result<Self, Failure> {
+    fn read(named: &str, is_argument: bool, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
         if named.starts_with("postgres://") || named.starts_with("postgresql://") {
-            return Database::read(named, is_argument, password).map(|database| Self::Postgres(Box::new(database)));
+            let database = Database::read(named, is_argument, variable(PASSWORD))?;
+            return Ok(Self::Postgres(Box::new(database)));
+        }
+        if redis::is_redis(named) {
+            let database = RedisDatabase::read(named, is_argument, variable(redis::PASSWORD))?;
+            return Ok(Self::Redis(Box::new(database)));
         }
         let (engine, path) = match named.split_once(':') {
             Some(("sled", path)) => (Some(Engine::Sled), path),
@@ -68,8 +81,8 @@ impl Place {
         // The first part of a path after `//` would be a host.
         if path.is_empty() || path.starts_with("//") || engine.is_none() && is_of_another_kind(path) {
             return Err(Failure::Usage(
-                "the store is none that is known; expected sled:PATH, fjall:PATH, a path, or postgres://USER@HOST/DATABASE. \
-                 For a directory with such a name, write ./ before it"
+                "the store is none that is known; expected sled:PATH, fjall:PATH, a path, postgres://USER@HOST/DATABASE, or \
+                 redis://USER@HOST. For a directory with such a name, write ./ before it"
                     .to_owned(),
             ));
         }
@@ -77,7 +90,7 @@ impl Place {
     }
 }
 
-/// Returns whether a name is that of a store of another kind, such as `redis://host`, `sqlite:x` or `memory`, of which
+/// Returns whether a name is that of a store of another kind, such as `mysql://host`, `sqlite:x` or `memory`, of which
 /// no directory is to be made. A drive of Windows has one letter.
 fn is_of_another_kind(named: &str) -> bool {
     let scheme = named.split_once(':').map(|(scheme, _)| scheme);
@@ -140,13 +153,13 @@ mod tests {
     const SECRET: &str = "s3cr3t";
 
     fn read(named: &str, is_argument: bool, password: Option<&str>) -> Result<Place, Failure> {
-        Place::read(named, is_argument, password.map(str::to_owned))
+        Place::read(named, is_argument, |name| password.filter(|_| name == PASSWORD).map(str::to_owned))
     }
 
     fn database(place: Result<Place, Failure>) -> Database {
         match place {
             Ok(Place::Postgres(database)) => *database,
-            Ok(Place::Directory(directory)) => panic!("{directory:?}"),
+            Ok(_) => panic!("it is another store"),
             Err(failure) => panic!("{failure}"),
         }
     }
@@ -202,7 +215,7 @@ mod tests {
             assert_eq!((found.path.to_str(), found.engine), (Some(path), engine));
         }
         for wrong in [
-            "", "sled:", "sled://host/p", "fjall:", "fjall://host/p", "redis://h", "redis:h", "sqlite:x", "memory",
+            "", "sled:", "sled://host/p", "fjall:", "fjall://host/p", "redis:h", "mysql://h", "sqlite:x", "memory",
             "memory:",
         ] {
             assert!(matches!(read(wrong, true, None), Err(Failure::Usage(_))), "{wrong}");

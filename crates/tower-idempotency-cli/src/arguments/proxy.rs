@@ -40,8 +40,8 @@ pub(crate) struct Proxy {
     /// How long a request without a key waits for its answer, its own body included; and how long any body may pause.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     pub(crate) passed_within: Duration,
-    /// A TOML file with the options of the layer and of the stores: `[layer]`, `[sled]`, `[fjall]`, `[shared]` and
-    /// `[postgres]`; and of CORS: `[cors]`.
+    /// A TOML file with the options of the layer and of the stores: `[layer]`, `[sled]`, `[fjall]`, `[shared]`,
+    /// `[postgres]` and `[redis]`; and of CORS: `[cors]`.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Where `/metrics`, `/readyz`, `/livez` and the operators' page `/admin` are. The page is for callers on this

@@ -8,8 +8,9 @@ use tower_idempotency::operations::Cursor;
 
 use super::selected::Selected;
 
-pub(super) const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path, or `postgres://USER@HOST/DATABASE?namespace=NAME`. By default it is \
-    the value of the variable IDEM_STORE, whose URL may have a password; PGPASSWORD may have it too";
+pub(super) const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path, `postgres://USER@HOST/DATABASE?namespace=NAME`, or \
+    `redis://USER@HOST?namespace=NAME`, which may also begin with rediss, redis+sentinel or redis+cluster. By default it is \
+    the value of the variable IDEM_STORE, whose URL may have a password; PGPASSWORD and REDISCLI_AUTH may have it too";
 
 /// The time that `--wait` waits for: other servers have a lease of 30 seconds, and one that has died is noticed after
 /// at most 17/12 of it.
@@ -19,7 +20,7 @@ const NOTICED_AFTER: &str = "45s";
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command with a store")]
 pub(crate) struct StoreOptions {
-    /// PostgreSQL: waits first, so that runs of a server that has died show as interrupted.
+    /// PostgreSQL, Redis: waits first, so that runs of a server that has died show as interrupted.
     #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, require_equals = true,
         default_missing_value = NOTICED_AFTER, value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
@@ -29,7 +30,7 @@ pub(crate) struct StoreOptions {
     /// PostgreSQL: the URL is that of a pooler in transaction mode, such as PgBouncer.
     #[arg(long, global = true)]
     pub(crate) behind_pooler: bool,
-    /// PostgreSQL: trusts the certificates of this PEM file, in place of the system's.
+    /// PostgreSQL, Redis: trusts the certificates of this PEM file, in place of the system's.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
 }
@@ -58,7 +59,7 @@ pub(crate) enum StoreCommand {
     /// Copies all live records to another store, while no server runs, and counts both sides.
     ///
     /// The records stay in the old store, too. A record that is in the new store already is never overwritten, so the
-    /// command may be run again after an interruption. PGPASSWORD is the password of both databases.
+    /// command may be run again after an interruption. PGPASSWORD and REDISCLI_AUTH are the passwords of both databases.
     Copy(Copy),
     /// Tests the store itself: claims, lost answers, clock, syncs, schema, rights, versions, and what it can lose.
     Doctor(OfStore),
@@ -72,10 +73,11 @@ pub(crate) struct OfStore {
 
 #[derive(Debug, Args)]
 pub(crate) struct Copy {
-    /// The store that has the records: `sled:PATH`, `fjall:PATH`, a path, or a URL of PostgreSQL. No server may use it.
+    /// The store that has the records: `sled:PATH`, `fjall:PATH`, a path, or a URL of PostgreSQL or Redis. No server
+    /// may use it.
     pub(crate) from: String,
-    /// The store that gets them: `sled:PATH` or `fjall:PATH`, which is made if it is not there, or a URL of PostgreSQL
-    /// whose table is there. No server may use it.
+    /// The store that gets them: `sled:PATH` or `fjall:PATH`, which is made if it is not there, a URL of PostgreSQL
+    /// whose table is there, or one of Redis. No server may use it.
     pub(crate) to: String,
 }
 

@@ -1,15 +1,18 @@
 //! `idem doctor`: tests the store itself.
 
 // - `run.rs`: the command. `verdict.rs`: how it ends. `report.rs`: what it has found.
-// - `postgres.rs`, `claims.rs`: a database. `directory.rs`, `records.rs`: a directory.
+// - `postgres.rs`, `redis.rs`: a database; `database.rs`, `claims.rs`: what is tested alike in both.
+// - `directory.rs`, `records.rs`: a directory.
 // - `file_system.rs`, `syncs.rs`, `disk.rs`: the disk of a directory.
 
 mod claims;
+mod database;
 mod directory;
 mod disk;
 mod file_system;
 mod postgres;
 mod records;
+mod redis;
 mod report;
 mod run;
 mod syncs;

@@ -1,7 +1,7 @@
 //! The command.
 
 use super::report::Report;
-use super::{directory, postgres};
+use super::{directory, postgres, redis};
 use crate::arguments::{OfStore, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::place::Place;
@@ -13,6 +13,7 @@ pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) ->
     match Place::of(of.store)? {
         Place::Directory(named) => directory::test(&named, &mut report).await?,
         Place::Postgres(database) => postgres::test(&database, options, &mut report).await?,
+        Place::Redis(database) => redis::test(&database, options, &mut report).await?,
     }
     report.end()
 }

@@ -13,7 +13,7 @@ pub(super) enum Verdict {
     NotTested,
     /// A clock is wrong.
     Clock,
-    /// It answers before what it answers is durable.
+    /// It may lose what it has answered at the next crash, or even without one.
     NotDurable,
     /// Its schema or format is not this release's.
     OtherRelease,
@@ -85,7 +85,7 @@ impl Verdict {
                 "A clock is wrong: set it now, because records may be kept too long, and protection depends on the other clocks."
             }
             Self::NotDurable => {
-                "This store loses what it has answered when the machine or its power fails: retries then run a second \
+                "This store can lose what it has answered, as each line says that is marked as BAD: retries then run a second \
                  time, so serve nothing with it whose effect counts."
             }
             Self::OtherRelease => {

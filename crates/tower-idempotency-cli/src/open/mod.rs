@@ -4,6 +4,7 @@ mod directory;
 mod namespace;
 mod outbox;
 mod postgres;
+mod redis;
 mod store;
 mod tls;
 
@@ -13,4 +14,7 @@ pub(crate) use directory::{Embedded, embedded, opened, owner_is_other, reason};
 pub(crate) use namespace::check as check_namespace;
 pub(crate) use outbox::OpenedOutbox;
 pub(crate) use postgres::{Connected, connect, prepared};
+pub(crate) use redis::{
+    existing as existing_redis, opened as opened_redis, patient as patient_redis, prepared as prepared_redis,
+};
 pub(crate) use store::Opened;

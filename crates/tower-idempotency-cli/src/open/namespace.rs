@@ -2,18 +2,19 @@
 
 use tower_idempotency_postgres::tokio_postgres::types::Type;
 use tower_idempotency_postgres::tokio_postgres::{Client, Error, Row};
+use tower_idempotency_redis::RedisBackend;
+use tower_idempotency_shared::{Backend as _, BackendError, Clocks};
 
 use crate::failure::Failure;
+use crate::place::DEFAULT_NAMESPACE;
 
-/// The one of a URL that names none.
-const DEFAULT: &str = "default";
 /// The most namespaces that an error names.
 const NAMED: usize = 20;
 
 /// Fails if the namespace has no row. A service that runs has one for each server, and one for each operation. Call it
 /// before the store is opened, which makes a row.
 pub(crate) async fn check(client: &Client, schema: &str, named: Option<&str>) -> Result<(), Failure> {
-    let namespace = named.unwrap_or(DEFAULT);
+    let namespace = named.unwrap_or(DEFAULT_NAMESPACE);
     let failed = |error: Error| Failure::of(&error);
     let row = format!("SELECT FROM {schema}.record WHERE namespace = $1 LIMIT 1");
     if !client.query_typed(&row, &[(&namespace, Type::TEXT)]).await.map_err(failed)?.is_empty() {
@@ -34,12 +35,36 @@ pub(crate) async fn check(client: &Client, schema: &str, named: Option<&str>) ->
     Err(Failure::Store(unused(named, &names.map_err(failed)?)))
 }
 
+/// Fails if the namespace has no row, as [`check`] does. Redis has no list of namespaces.
+pub(crate) async fn check_redis(backend: &RedisBackend, named: Option<&str>) -> Result<(), Failure> {
+    let clocks = Clocks::default();
+    let is_used = async {
+        // The servers that run, all operations but disputed ones, and these.
+        Ok::<_, BackendError>(
+            !backend.sessions(clocks).await?.rows.is_empty()
+                || !backend.scan(clocks, None, 1).await?.rows.is_empty()
+                || !backend.list(clocks, &[], None, 1).await?.rows.is_empty(),
+        )
+    };
+    match is_used.await.map_err(|error| Failure::of(&error))? {
+        true => Ok(()),
+        false => Err(Failure::Store(format!("{}; name the one of the services by ?namespace=NAME", no_row(named)))),
+    }
+}
+
+/// Says that a namespace is not used.
+fn no_row(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!("no service has a row in the namespace {namespace:?} of this database"),
+        None => {
+            format!("the URL names no namespace, and no service has a row in {DEFAULT_NAMESPACE:?} of this database")
+        }
+    }
+}
+
 /// Says that a namespace is not used, and which ones are.
 fn unused(namespace: Option<&str>, used: &[String]) -> String {
-    let said = match namespace {
-        Some(namespace) => format!("no service has a row in the namespace {namespace:?} of this database"),
-        None => format!("the URL names no namespace, and no service has a row in {DEFAULT:?} of this database"),
-    };
+    let said = no_row(namespace);
     let named: Vec<_> = used.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
     let others = if used.len() > NAMED { ", and others" } else { "" };
     match named.as_slice() {

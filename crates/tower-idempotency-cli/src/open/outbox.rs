@@ -13,6 +13,9 @@ use crate::place::{Database, Directory, Engine, Place};
 /// The connections of a command, of which a relay would need two.
 const CONNECTIONS: usize = 2;
 
+/// What is said of another store.
+const NOWHERE_ELSE: &str = "an outbox is in PostgreSQL, or in a store of sled";
+
 /// An outbox of either kind.
 pub(crate) enum OpenedOutbox {
     Postgres(PostgresOutbox),
@@ -25,13 +28,14 @@ impl OpenedOutbox {
         match Place::of(of.store.clone())? {
             Place::Directory(named) => in_directory(&named, &of.outbox).await.map(Self::Sled),
             Place::Postgres(database) => in_postgres(&database, &of.outbox, options).map(Self::Postgres),
+            Place::Redis(_) => Err(Failure::Usage(NOWHERE_ELSE.to_owned())),
         }
     }
 }
 
 async fn in_directory(named: &Directory, outbox: &str) -> Result<SledOutbox, Failure> {
     if named.engine == Some(Engine::Fjall) {
-        return Err(Failure::Usage("an outbox is in PostgreSQL, or in a store of sled".to_owned()));
+        return Err(Failure::Usage(NOWHERE_ELSE.to_owned()));
     }
     if let Some(other) = directory::owner_is_other(&named.path) {
         return Err(Failure::Usage(other));

@@ -1,4 +1,4 @@
-//! An open store of either kind.
+//! An open store of any kind.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::{OperationRecord, OperationState, Operations, Server};
 use tower_idempotency::store::Store as _;
 
-use super::{directory, postgres};
+use super::{directory, postgres, redis};
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::place::Place;
@@ -47,13 +47,20 @@ impl Opened {
             }
             Place::Postgres(database) => {
                 let store = postgres::store(&database, options).await?;
-                if let Some(wait) = options.wait {
-                    tokio::time::sleep(wait).await;
-                }
-                let operations = Operations::over(AnyStore::new(store), retention);
-                Ok(Self { operations, is_shared: true, has_waited: options.wait.is_some() })
+                Ok(Self::shared(AnyStore::new(store), options.wait, retention).await)
+            }
+            Place::Redis(database) => {
+                let store = redis::store(&database, options).await?;
+                Ok(Self::shared(AnyStore::new(store), options.wait, retention).await)
             }
         }
+    }
+
+    async fn shared(store: AnyStore, wait: Option<Duration>, retention: Duration) -> Self {
+        if let Some(wait) = wait {
+            tokio::time::sleep(wait).await;
+        }
+        Self { operations: Operations::over(store, retention), is_shared: true, has_waited: wait.is_some() }
     }
 
     /// Returns a remark for people if an operation may only look as if it was running.

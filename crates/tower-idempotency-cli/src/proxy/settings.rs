@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tower_idempotency::config::{FjallConfig, LayerConfig, SledConfig};
 use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
+use tower_idempotency_redis::RedisConfig;
 
 use super::cors::Cors;
 use crate::failure::Failure;
@@ -18,6 +19,7 @@ pub(super) struct Settings {
     pub(super) fjall: FjallConfig,
     pub(super) shared: SharedConfig,
     pub(super) postgres: PostgresConfig,
+    pub(super) redis: RedisConfig,
     /// Without it, the proxy does not answer CORS.
     pub(super) cors: Option<Cors>,
 }
@@ -47,6 +49,7 @@ impl Settings {
             ("fjall", self.fjall.is_set()),
             ("shared", self.shared.is_set()),
             ("postgres", self.postgres != PostgresConfig::default()),
+            ("redis", self.redis != RedisConfig::default()),
         ];
         match sections.into_iter().find(|(section, is_set)| *is_set && !used.contains(section)) {
             Some((section, _)) => Err(Failure::Usage(format!(

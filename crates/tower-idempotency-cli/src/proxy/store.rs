@@ -3,12 +3,13 @@
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{AnyStore, FjallStore, SledStore};
 use tower_idempotency_postgres::PostgresStore;
+use tower_idempotency_redis::RedisStore;
 
 use super::settings::Settings;
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::open;
-use crate::place::{Database, Directory, Engine, Place};
+use crate::place::{Database, Directory, Engine, Place, RedisDatabase};
 
 pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
     match place {
@@ -28,7 +29,8 @@ pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settin
             settings.require_only(&[section])?;
             Ok(store)
         }
-        Place::Postgres(database) => shared(&database, options, settings).await,
+        Place::Postgres(database) => postgres(&database, options, settings).await,
+        Place::Redis(database) => redis(&database, options, settings).await,
     }
 }
 
@@ -40,7 +42,7 @@ fn embedded(directory: &Directory, settings: &Settings) -> Result<(&'static str,
     open::by_engine(directory.engine, || sled().map(named("sled")), || fjall().map(named("fjall")))
 }
 
-async fn shared(database: &Database, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
+async fn postgres(database: &Database, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
     settings.require_only(&["shared", "postgres"])?;
     let failed = |error: &dyn std::error::Error| Failure::of(error);
     let backend = open::prepared(database, None, options)?;
@@ -50,4 +52,13 @@ async fn shared(database: &Database, options: &StoreOptions, settings: &Settings
     let backend = backend.open().await.map_err(|error| failed(&error))?;
     let store = settings.shared.clone().apply(PostgresStore::builder()).open(backend).await;
     store.map(AnyStore::new).map_err(|error| failed(&error))
+}
+
+async fn redis(database: &RedisDatabase, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
+    settings.require_only(&["shared", "redis"])?;
+    let backend = open::prepared_redis(database, options)?;
+    let backend = settings.redis.clone().apply(backend).map_err(|error| Failure::Usage(error.to_string()))?;
+    let backend = open::opened_redis(backend).await?;
+    let store = settings.shared.clone().apply(RedisStore::builder()).open(backend).await;
+    store.map(AnyStore::new).map_err(|error| Failure::of(&error))
 }

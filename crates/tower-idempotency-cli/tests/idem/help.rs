@@ -63,7 +63,8 @@ fn words_of_its_own_are_explained() {
 fn each_store_is_named_where_one_is_taken() {
     for command in ["ls", "export", "find", "show", "settle", "forget", "verify", "copy", "doctor"] {
         let help = help(&[command]);
-        for store in ["sled:PATH", "fjall:PATH"] {
+        let redis = if command == "copy" { "a URL of PostgreSQL or Redis" } else { "redis://USER@HOST" };
+        for store in ["sled:PATH", "fjall:PATH", redis] {
             assert!(help.contains(store), "{command}: {help}");
         }
     }
@@ -79,6 +80,7 @@ fn the_commands_of_the_readme_are_understood() {
         let words = command.split('#').next().unwrap_or_default().split_whitespace().map(|word| match word {
             word if word.starts_with("sled:") => "sled:/nowhere",
             word if word.starts_with("postgres:") => "postgres://127.0.0.1:1/nowhere",
+            word if word.starts_with("redis:") => "redis://127.0.0.1:1",
             word => word,
         });
         let said = idem(&words.collect::<Vec<_>>());

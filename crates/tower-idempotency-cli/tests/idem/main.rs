@@ -1,10 +1,11 @@
-//! `idem` as a process, over directories and servers of PostgreSQL of its own.
+//! `idem` as a process, over directories, and servers of PostgreSQL and Redis of its own.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod check;
 mod copy;
 mod doctor_postgres;
+mod doctor_redis;
 mod doctor_sled;
 mod fjall;
 mod help;
@@ -15,6 +16,7 @@ mod postgres;
 mod program;
 mod proxy;
 mod reached;
+mod redis;
 mod secrets;
 mod service;
 mod sled;

@@ -42,7 +42,7 @@ impl Said {
 pub(crate) fn program(arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_idem"));
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in ["IDEM_STORE", "PGPASSWORD", "LD_PRELOAD"] {
+    for name in ["IDEM_STORE", "PGPASSWORD", "REDISCLI_AUTH", "LD_PRELOAD"] {
         command.env_remove(name);
     }
     command.env("USER", "alice");

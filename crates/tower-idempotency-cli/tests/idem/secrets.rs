@@ -11,6 +11,7 @@ use tower_idempotency_postgres::PostgresStore;
 
 use crate::postgres::served;
 use crate::program::{Said, idem, program, run};
+use crate::redis::{durable_server, opened, url};
 use crate::service::{Closed, Service, id};
 
 /// A thousand operations, each with a key, an account and a body that are found nowhere else.
@@ -94,6 +95,16 @@ async fn no_output_over_sled_has_a_key_an_account_or_a_body() {
 async fn no_output_over_postgresql_has_a_key_an_account_or_a_body() {
     let Some(server) = own_server("that no output has a secret", &[]) else { return };
     let (url, store): (String, PostgresStore) = served(&server).await;
+    serve(&Service::over(store.clone())).await;
+    store.close().await.unwrap();
+    has_no_canary(&every_command(&url));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_output_over_redis_has_a_key_an_account_or_a_body() {
+    let Some(server) = durable_server("that no output over Redis has a secret") else { return };
+    let url = url(&server);
+    let store = opened(&url).await;
     serve(&Service::over(store.clone())).await;
     store.close().await.unwrap();
     has_no_canary(&every_command(&url));

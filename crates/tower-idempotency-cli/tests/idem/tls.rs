@@ -6,12 +6,16 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use testkit::dice::free_address;
 use testkit::postgres::own_server;
 use testkit::process::until;
 use testkit::skipped;
+use tower_idempotency::store::Store as _;
 
 use crate::postgres::{client, served};
-use crate::program::idem;
+use crate::program::{idem, json};
+use crate::redis;
+use crate::service::Service;
 
 const PROMISE: &str = "connections over TLS";
 
@@ -77,4 +81,38 @@ async fn a_server_is_trusted_by_its_certificate_and_nothing_is_sent_in_plain() {
     assert_eq!(idem(&["ls", &tls, "--ca", "missing.pem"]).code, 2);
     // A server of this machine needs none.
     assert_eq!(idem(&["ls", &url]).code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_redis_is_trusted_by_its_certificate() {
+    const PROMISE: &str = "connections to Redis over TLS";
+    let Some(server) = redis::durable_server(PROMISE) else { return };
+    let directory = crate::service::directory();
+    let address = server.address().ip();
+    if let Err(obstacle) = certificates(directory.path(), address) {
+        return skipped(PROMISE, &obstacle);
+    }
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let port = free_address().port();
+    let set = server.say(&format!(
+        "CONFIG SET tls-cert-file {} tls-key-file {} tls-ca-cert-file {} tls-auth-clients no tls-port {port}",
+        file("server.crt"),
+        file("server.key"),
+        file("ca.pem"),
+    ));
+    if !set.starts_with("+OK") {
+        return skipped(PROMISE, &set);
+    }
+    let store = redis::opened(&redis::url(&server)).await;
+    Service::over(store.clone()).send("/done", "k1", "paid").await;
+    store.close().await.unwrap();
+    let tls = format!("rediss://{address}:{port}?namespace=payments");
+    let [ca, other] = ["ca.pem", "other.pem"].map(file);
+    assert_eq!(json(0, &["ls", &tls, "--ca", &ca])["operations"].as_array().unwrap().len(), 1);
+    assert_eq!(idem(&["doctor", &tls, "--ca", &ca]).code, 0);
+    for stranger in [&["ls", &tls, "--ca", &other][..], &["ls", &tls]] {
+        let refused = idem(stranger);
+        assert!(refused.code == 3 && refused.stderr.contains("certificate"), "{refused:?}");
+    }
+    assert_eq!(idem(&["ls", &tls, "--ca", "missing.pem"]).code, 2);
 }

@@ -5,13 +5,17 @@ use std::time::Duration;
 use tower_idempotency::internals::{List, Records as _};
 use tower_idempotency::store::{OpenError, Store as _};
 use tower_idempotency::{AnyStore, Fence};
-use tower_idempotency_postgres::PostgresStore;
+use tower_idempotency_postgres::PostgresBackend;
+use tower_idempotency_redis::RedisBackendBuilder;
+use tower_idempotency_shared::{Backend, SharedStore};
 
-use super::namespace::Namespace;
+use super::namespace::{Namespace, Rows};
+use super::postgres::PostgresRows;
+use super::redis::RedisRows;
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
-use crate::open::{Embedded, check_namespace, embedded, owner_is_other, prepared, reason};
-use crate::place::{Database, Directory, Place};
+use crate::open::{Embedded, embedded, opened_redis, owner_is_other, prepared, prepared_redis, reason};
+use crate::place::{Database, Directory, Place, RedisDatabase};
 
 /// How long a call of a database may take. No client waits for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,43 +38,11 @@ pub(super) struct End {
 impl Ends {
     /// Opens both stores. Nothing is opened if they are the same one.
     pub(super) async fn open(from: Place, to: Place, options: &StoreOptions) -> Result<Self, Failure> {
-        let same = || Failure::Usage("both names are of the same store: name another one to copy to".to_owned());
-        match (from, to) {
-            (Place::Directory(from), Place::Directory(to)) => {
-                if let (Ok(from), Ok(to)) = (from.path.canonicalize(), to.path.canonicalize())
-                    && from == to
-                {
-                    return Err(same());
-                }
-                let from = directory(&from).await?;
-                let to = End::new_directory(&to, from.fence).await;
-                Self::both(from, to).await
-            }
-            (Place::Directory(from), Place::Postgres(to)) => {
-                let from = directory(&from).await?;
-                let to = End::new_database(&to, options, from.fence).await;
-                Self::both(from, to).await
-            }
-            (Place::Postgres(from), Place::Directory(to)) => {
-                let from = database(&from, options).await?;
-                let to = End::new_directory(&to, from.fence).await;
-                Self::both(from, to).await
-            }
-            (Place::Postgres(from), Place::Postgres(to)) => {
-                let place = async |database: &Database| Namespace::of(database, options).await?.place().await;
-                if place(&from).await? == place(&to).await? {
-                    return Err(same());
-                }
-                let from = database(&from, options).await?;
-                let to = End::new_database(&to, options, from.fence).await;
-                Self::both(from, to).await
-            }
+        if are_same(&from, &to, options).await? {
+            return Err(Failure::Usage("both names are of the same store: name another one to copy to".to_owned()));
         }
-    }
-
-    /// Closes the first store if the second one could not be opened.
-    async fn both(from: End, to: Result<End, Failure>) -> Result<Self, Failure> {
-        match to {
+        let from = End::that_has(&from, options).await?;
+        match End::that_gets(&to, options, from.fence).await {
             Ok(to) => Ok(Self { from, to }),
             Err(failure) => {
                 from.close().await?;
@@ -88,26 +60,79 @@ impl Ends {
 }
 
 impl End {
-    /// Opens a directory that gets records, and makes it if it is not there.
-    async fn new_directory(directory: &Directory, above: Fence) -> Result<Self, Failure> {
-        let is_named = directory.engine.is_some() || directory.path.exists();
-        if !is_named {
-            return Err(Failure::Usage("name the engine of the new store: sled:PATH or fjall:PATH".to_owned()));
+    /// Opens a store that has records.
+    async fn that_has(place: &Place, options: &StoreOptions) -> Result<Self, Failure> {
+        match place {
+            Place::Directory(directory) => {
+                refuse_other_owner(directory)?;
+                let Embedded { store, fence } = embedded(directory, false, Fence(0)).await.map_err(not_opened)?;
+                Ok(Self { store, fence, namespace: None })
+            }
+            Place::Postgres(database) => {
+                let rows = Rows::Postgres(PostgresRows::existing(database, options).await?);
+                let namespace = Namespace::unused(rows, database.namespace.as_deref(), options.wait).await?;
+                let store = opened(postgres(database, options).await?).await?;
+                Self::of_records(store, namespace, options.wait).await
+            }
+            Place::Redis(database) => {
+                let builder = redis(database, options)?.accept_eviction().accept_unknown_settings();
+                let rows = Rows::Redis(RedisRows::existing(database, builder.clone()).await?);
+                let namespace = Namespace::unused(rows, database.namespace.as_deref(), options.wait).await?;
+                let store = opened(opened_redis(builder).await?).await?;
+                Self::of_records(store, namespace, options.wait).await
+            }
         }
-        refuse_other_owner(directory)?;
-        let opened = embedded(directory, true, above).await.map_err(not_opened)?;
-        Ok(Self { store: opened.store, fence: opened.fence, namespace: None })
     }
 
-    /// Opens a namespace that gets records, which may be new.
-    async fn new_database(database: &Database, options: &StoreOptions, above: Fence) -> Result<Self, Failure> {
-        let mut namespace = Namespace::of(database, options).await?;
-        namespace.wait_until_unused(options.wait).await?;
-        let store = open(database, options).await?;
+    /// Opens a store that gets records. A directory is made if it is not there, and a namespace may be new.
+    async fn that_gets(place: &Place, options: &StoreOptions, above: Fence) -> Result<Self, Failure> {
+        match place {
+            Place::Directory(directory) => {
+                let is_named = directory.engine.is_some() || directory.path.exists();
+                if !is_named {
+                    return Err(Failure::Usage("name the engine of the new store: sled:PATH or fjall:PATH".to_owned()));
+                }
+                refuse_other_owner(directory)?;
+                let opened = embedded(directory, true, above).await.map_err(not_opened)?;
+                Ok(Self { store: opened.store, fence: opened.fence, namespace: None })
+            }
+            Place::Postgres(database) => {
+                let rows = Rows::Postgres(PostgresRows::of(database, options).await?);
+                let namespace = Namespace::unused(rows, database.namespace.as_deref(), options.wait).await?;
+                let store = opened(postgres(database, options).await?).await?;
+                Self::above(store, namespace, above).await
+            }
+            Place::Redis(database) => {
+                // Not where the server may delete them.
+                let backend = opened_redis(redis(database, options)?).await?;
+                let rows = Rows::Redis(RedisRows::of(redis(database, options)?).await?);
+                let namespace = Namespace::unused(rows, database.namespace.as_deref(), options.wait).await?;
+                Self::above(opened(backend).await?, namespace, above).await
+            }
+        }
+    }
+
+    /// Returns the end of an open store, unless it has runs that are under way.
+    async fn of_records<B: Backend>(
+        store: SharedStore<B>,
+        mut namespace: Namespace,
+        wait: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        namespace.own = Some(store.session());
+        let none_runs = require_no_run(&store, wait).await;
+        // It is read last, so that it is above all fences.
+        let (fence, none_runs) = match namespace.fence().await {
+            Ok(fence) => (fence, none_runs),
+            Err(failure) => (Fence(0), none_runs.and(Err(failure))),
+        };
+        Self { store: AnyStore::new(store), fence, namespace: Some(namespace) }.or_closed(none_runs).await
+    }
+
+    /// Returns the end of an open store, which gives fences above `above` from now on.
+    async fn above<B: Backend>(store: SharedStore<B>, mut namespace: Namespace, above: Fence) -> Result<Self, Failure> {
         namespace.own = Some(store.session());
         let raised = store.raise_fences(above).await.map_err(|error| Failure::of(&error));
-        let end = Self { store: AnyStore::new(store), fence: above, namespace: Some(namespace) };
-        end.or_closed(raised).await
+        Self { store: AnyStore::new(store), fence: above, namespace: Some(namespace) }.or_closed(raised).await
     }
 
     /// Closes it if something failed: its lease would keep others away.
@@ -134,31 +159,27 @@ impl End {
     }
 }
 
-/// Opens a directory that has records.
-async fn directory(directory: &Directory) -> Result<End, Failure> {
-    refuse_other_owner(directory)?;
-    let Embedded { store, fence } = embedded(directory, false, Fence(0)).await.map_err(not_opened)?;
-    Ok(End { store, fence, namespace: None })
-}
-
-/// Opens a namespace that has records.
-async fn database(database: &Database, options: &StoreOptions) -> Result<End, Failure> {
-    let mut namespace = Namespace::of(database, options).await?;
-    check_namespace(&namespace.connected.client, &namespace.connected.schema, database.namespace.as_deref()).await?;
-    namespace.wait_until_unused(options.wait).await?;
-    let store = open(database, options).await?;
-    namespace.own = Some(store.session());
-    let none_runs = require_no_run(&store, options.wait).await;
-    // It is read last, so that it is above all fences.
-    let (fence, none_runs) = match namespace.fence().await {
-        Ok(fence) => (fence, none_runs),
-        Err(failure) => (Fence(0), none_runs.and(Err(failure))),
-    };
-    End { store: AnyStore::new(store), fence, namespace: Some(namespace) }.or_closed(none_runs).await
+/// Returns whether both names are of one store.
+async fn are_same(from: &Place, to: &Place, options: &StoreOptions) -> Result<bool, Failure> {
+    match (from, to) {
+        (Place::Directory(from), Place::Directory(to)) => {
+            let paths = (from.path.canonicalize(), to.path.canonicalize());
+            Ok(matches!(paths, (Ok(from), Ok(to)) if from == to))
+        }
+        (Place::Postgres(from), Place::Postgres(to)) => {
+            let place = async |database: &Database| PostgresRows::of(database, options).await?.place().await;
+            Ok(place(from).await? == place(to).await?)
+        }
+        (Place::Redis(from), Place::Redis(to)) => {
+            let place = async |database: &RedisDatabase| RedisRows::of(redis(database, options)?).await?.place().await;
+            Ok(place(from).await? == place(to).await?)
+        }
+        _ => Ok(false),
+    }
 }
 
 /// Fails if runs are under way in the store, and are so still after `wait`.
-async fn require_no_run(store: &PostgresStore, wait: Option<Duration>) -> Result<(), Failure> {
+async fn require_no_run<B: Backend>(store: &SharedStore<B>, wait: Option<Duration>) -> Result<(), Failure> {
     let under_way = async || {
         let page = store.list(List::Running, None, usize::MAX).await.map_err(|error| Failure::of(&error))?;
         Ok::<_, Failure>(page.records)
@@ -179,11 +200,21 @@ async fn require_no_run(store: &PostgresStore, wait: Option<Duration>) -> Result
     )))
 }
 
-async fn open(database: &Database, options: &StoreOptions) -> Result<PostgresStore, Failure> {
+async fn postgres(database: &Database, options: &StoreOptions) -> Result<PostgresBackend, Failure> {
     let patient = prepared(database, None, options)?.statement_timeout(TIMEOUT).wait_for_connection(TIMEOUT);
-    let backend = patient.open().await.map_err(|error| Failure::of(&error))?;
-    // Without outcomes in memory, what is read is what the database has.
-    let builder = PostgresStore::builder().call_timeout(TIMEOUT).lease(TIMEOUT * 6).outcome_cache_bytes(0);
+    patient.open().await.map_err(|error| Failure::of(&error))
+}
+
+fn redis(database: &RedisDatabase, options: &StoreOptions) -> Result<RedisBackendBuilder, Failure> {
+    // Together they are less than what a call may take.
+    let (answer, replicas) = (TIMEOUT / 2, TIMEOUT / 4);
+    let builder = prepared_redis(database, options)?.response_timeout(answer).wait_for_replicas(replicas);
+    Ok(builder.wait_for_connection(TIMEOUT))
+}
+
+/// Opens a store over a database. Without outcomes in memory, what is read is what the database has.
+async fn opened<B: Backend>(backend: B) -> Result<SharedStore<B>, Failure> {
+    let builder = SharedStore::<B>::builder().call_timeout(TIMEOUT).lease(TIMEOUT * 6).outcome_cache_bytes(0);
     builder.open(backend).await.map_err(|error| Failure::of(&error))
 }
 

@@ -11,6 +11,7 @@ use tower_idempotency::{AnyStore, RecordId};
 use super::{HOUR, Place, claim, complete, listed};
 use crate::postgres::served;
 use crate::program::{idem, json};
+use crate::redis;
 use crate::service::{Service, id};
 
 /// The operations of messages.
@@ -124,21 +125,33 @@ async fn to_postgresql_and_back_and_there_again_changes_no_answer() {
     let Some(server) = own_server("that records move to PostgreSQL and back", &[]) else { return };
     let (url, store) = served(&server).await;
     store.close().await.unwrap();
+    there_and_back_and_there_again(&url, "fjall", opened).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_redis_and_back_and_there_again_changes_no_answer() {
+    let Some(server) = redis::durable_server("that records move to Redis and back") else { return };
+    let opened = async |url: &str| AnyStore::new(redis::opened(url).await);
+    there_and_back_and_there_again(&redis::url(&server), "sled", opened).await;
+}
+
+/// From a directory to the namespace of this URL, to one of another engine, and to another namespace.
+async fn there_and_back_and_there_again(url: &str, back: &'static str, opened: impl AsyncFn(&str) -> AnyStore) {
     let other = url.replace("namespace=payments", "namespace=later");
-    let (sled, fjall) = (Place::of("sled"), Place::of("fjall"));
-    let before = sled
+    let (first, second) = (Place::of("sled"), Place::of(back));
+    let before = first
         .with(async |store| {
             work(store).await;
             retries(store).await
         })
         .await;
-    copied(&sled.name(), &url);
-    copied(&url, &fjall.name());
-    // The fences of a directory that comes from PostgreSQL are ahead of the database's clock from its next opening on.
-    let last = fjall.with(async |store| claim(store, id("last")).await).await;
-    let after = fjall.with(async |store| complete_again(store, last.id).await).await;
+    copied(&first.name(), url);
+    copied(url, &second.name());
+    // The fences of a directory that comes from a database are ahead of the database's clock from its next opening on.
+    let last = second.with(async |store| claim(store, id("last")).await).await;
+    let after = second.with(async |store| complete_again(store, last.id).await).await;
     assert!(last.fence.0 < after);
-    let said = json(0, &["copy", &fjall.name(), &other]);
+    let said = json(0, &["copy", &second.name(), &other]);
     assert_eq!((&said["copied"], &said["complete"]), (&7.into(), &true.into()), "{said:#}");
     let store = opened(&other).await;
     answers_on(&store, &before, after).await;

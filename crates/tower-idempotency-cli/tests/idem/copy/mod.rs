@@ -2,10 +2,12 @@
 //!
 //! - `answers.rs`: what retries get, and what operators see, is the same.
 //! - `refused.rs`: a copy that would lose or overwrite something is refused or says so.
+//! - `redis.rs`: the same over Redis.
 //! - `interrupted.rs`: a copy that was killed is made again.
 
 mod answers;
 mod interrupted;
+mod redis;
 mod refused;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use tempfile::tempdir;
 use testkit::postgres::own_server;
-use testkit::{Answer, Call, Connection, skipped};
+use testkit::{Answer, Call, Connection, redis, skipped};
 
 use super::parts::{Language, Parts};
 
@@ -17,15 +17,33 @@ async fn a_retry_through_another_proxy_is_replayed() {
         return skipped("proxies share their keys", "there is no python3");
     }
     let Some(server) = own_server("proxies share their keys over PostgreSQL", &[]) else { return };
+    // The first proxy makes the table.
+    replays_through_another(&server.url(), "").await;
+}
+
+/// The file says what the URL does not: the server has its rows in memory alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_through_another_proxy_over_redis_is_replayed() {
+    if !Language::Python.is_there() {
+        return skipped("proxies share their keys", "there is no python3");
+    }
+    let Some(server) = redis::own_server("proxies share their keys over Redis", &[]) else { return };
+    replays_through_another(&server.url(), "[redis]\ndurability = \"memory\"\n[shared]\nlease = \"1m\"\n").await;
+}
+
+/// Sends a request to one proxy, and its retry to another one with the same service and database.
+async fn replays_through_another(database: &str, settings: &str) {
     let directory = tempdir().unwrap();
     let mut parts = [0, 1].map(|_| Parts::new(Language::Python, directory.path()));
-    // One service, and one database, whose table the first proxy makes.
     parts[1].service = parts[0].service;
     for parts in &mut parts {
-        parts.store = format!("{}?namespace=orders", server.url());
+        parts.store = format!("{database}?namespace=orders");
     }
+    let file = directory.path().join("proxy.toml");
+    std::fs::write(&file, settings).unwrap();
+    let config = ["--config", file.to_str().unwrap()];
     let _service = parts[0].start_service().await;
-    let _proxies = [parts[0].start_proxy(&[]).await, parts[1].start_proxy(&[]).await];
+    let _proxies = [parts[0].start_proxy(&config).await, parts[1].start_proxy(&config).await];
     let (first, again) = (order(&parts[0]).await, order(&parts[1]).await);
     assert_eq!((first.status.as_u16(), first.is_replay()), (201, false));
     assert_eq!((again.text(), again.is_replay()), (first.text(), true));

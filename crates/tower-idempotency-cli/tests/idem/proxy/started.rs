@@ -67,11 +67,13 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     let methods = &*written("methods.toml", text);
     let other = &*written("other.toml", "[fjall]\nmax_records = 5\n");
     let postgres = &*written("postgres.toml", "[postgres]\nconnections = 5\n");
+    let redis = &*written("redis.toml", "[redis]\nconnections = 5\n");
     let short = &*written("short", "fifteen-letters\n");
     for (arguments, wrong) in [
         (&["--upstream", "http://127.0.0.1:1/api"][..], "without a path"),
         (&["--upstream", "http://127.0.0.1:1", "--config", other], "a section [fjall]"),
         (&["--upstream", "http://127.0.0.1:1", "--config", postgres], "a section [postgres]"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", redis], "a section [redis]"),
         (&["--upstream", "127.0.0.1:1"], "http://127.0.0.1:3000"),
         (&["--upstream", "http://127.0.0.1:1", "--profile", "strip"], "\"draft\", \"stripe\", \"acp\" or \"iceberg\""),
         (&["--upstream", "http://127.0.0.1:1", "--config", file], "unknown field `require_keys`"),
@@ -138,7 +140,7 @@ async fn settings_of_another_engine_than_that_of_the_directory_are_refused() {
     let options = ["proxy", "--one-account", "--upstream", "http://127.0.0.1:1"];
     let (listen, monitor) = (["--listen", "127.0.0.1:0"], ["--monitor", "127.0.0.1:0"]);
     let config = ["--config", file.to_str().unwrap()];
-    for store in [&*path, "postgres://u@127.0.0.1:1/d"] {
+    for store in [&*path, "postgres://u@127.0.0.1:1/d", "redis://127.0.0.1:1"] {
         let said = idem(&[&options[..], &listen, &monitor, &config, &["--store", store]].concat());
         assert!(said.code == 2 && said.stderr.contains("a section [fjall]"), "{said:?}");
     }

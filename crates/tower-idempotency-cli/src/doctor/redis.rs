@@ -1,0 +1,91 @@
+//! Tests a Redis or Valkey database.
+
+use tower_idempotency_redis::{RedisBackend, RedisError};
+use tower_idempotency_shared::{Backend as _, Clocks};
+
+use super::database::{NAMESPACE, losses, test_claims};
+use super::report::Report;
+use super::verdict::Verdict;
+use crate::arguments::StoreOptions;
+use crate::failure::{Failure, with_causes};
+use crate::open::patient_redis;
+use crate::place::RedisDatabase;
+
+/// The most rows of earlier tests that one deletes.
+const ROWS: usize = 10_000;
+
+pub(super) async fn test(database: &RedisDatabase, options: &StoreOptions, report: &mut Report) -> Result<(), Failure> {
+    // What a service would have to accept by name is found below.
+    let builder = patient_redis(database, options)?.accept_eviction().accept_unknown_settings();
+    // As the service does: the version, the durability, the rights, and claims of a row of its own.
+    let application = match builder.clone().open().await {
+        Ok(application) => application,
+        Err(error) => return not_opened(&error, report),
+    };
+    report.good("connection", "the database is reached, and takes writes")?;
+    report.good("rights", "the user may do all that the store does in this namespace")?;
+    let guarantee = application.guarantee().await.map_err(|error| Failure::of(&error))?;
+    losses(&guarantee, verdict, report)?;
+    drop(application);
+    let builder = builder.namespace(NAMESPACE).map_err(|error| Failure::of(&error))?;
+    let opened = async { Ok::<_, RedisError>((builder.clone().open().await?, builder.open().await?)) }.await;
+    if let Ok((one, _)) = &opened {
+        clean_up(one, report).await?;
+    }
+    test_claims(opened, report).await
+}
+
+/// Deletes the rows of earlier tests: those of this one are kept for some minutes.
+async fn clean_up(backend: &RedisBackend, report: &mut Report) -> Result<(), Failure> {
+    match backend.delete_expired(Clocks::default(), ROWS).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            report.note("clean-up", format!("rows of earlier tests were not deleted: {}", with_causes(&error)))
+        }
+    }
+}
+
+fn not_opened(error: &RedisError, report: &mut Report) -> Result<(), Failure> {
+    let (check, verdict) = match error {
+        RedisError::Refused { reason } if reason.contains("does not compare and set") => {
+            ("claim twice", Verdict::ClaimIgnored)
+        }
+        RedisError::Refused { reason } if reason.starts_with("it is ") || reason.contains("Lua engine") => {
+            ("server", Verdict::OtherRelease)
+        }
+        RedisError::Refused { .. } => ("rights", Verdict::Refused),
+        RedisError::NotDurable { .. } => ("can lose", Verdict::NotDurable),
+        _ => ("connection", Verdict::NotTested),
+    };
+    report.found(check, verdict, with_causes(error))
+}
+
+/// Judges a loss. One that this release does not know is taken for the worst.
+fn verdict(loss: &str) -> Verdict {
+    let has = |known: &str| loss.contains(known);
+    if has("unknown") || has("lose power together") || has("that was not waited for") {
+        // People have to judge whether that can happen to these servers.
+        Verdict::Unclear
+    } else if has("this one's disk is lost") {
+        Verdict::OneCopy
+    } else {
+        Verdict::NotDurable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_is_not_known_is_taken_for_the_worst() {
+        for (loss, judged) in [
+            ("Something else.", Verdict::NotDurable),
+            ("Any record, when the memory is full: maxmemory-policy is allkeys-lru.", Verdict::NotDurable),
+            ("Any record, when the memory is full: maxmemory-policy is unknown.", Verdict::Unclear),
+            ("What …, when another server takes over or this one's disk is lost (durability aof).", Verdict::OneCopy),
+        ] {
+            assert_eq!(verdict(loss), judged, "{loss}");
+        }
+    }
+}
