@@ -22,6 +22,8 @@ mod evidence;
 mod levers;
 mod look_up;
 mod operation;
+#[cfg(all(target_os = "linux", feature = "redis"))]
+mod redis;
 mod retries;
 #[cfg(all(target_os = "linux", feature = "postgres"))]
 mod shared;
