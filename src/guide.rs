@@ -5,8 +5,8 @@
 //! - To call an API: [`calling`], and for its clients in any language [`clients`], [`meanings`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`],
 //!   [`comparison`]
-//! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`], [`mod@sled`],
-//!   [`mod@shared`], [`redis`], [`performance`], [`mod@budget`]
+//! - To run: [`which_store`], [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`],
+//!   [`mod@sled`], [`mod@shared`], [`redis`], [`performance`], [`mod@budget`]
 //! - To trust: [`testing`], [`check`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.
@@ -118,6 +118,9 @@ pages! {
     /// Whose a key is, what a replay leaves out, and slow uploads.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]
     security: "running/security.md",
+
+    /// Which store when: what sled, fjall, PostgreSQL and Redis lose, what they cost, and who should not use them.
+    which_store: "running/which-store.md",
 
     /// Which embedded store: sled or fjall, and how to move from one to the other.
     embedded: "running/embedded.md",

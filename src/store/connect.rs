@@ -46,8 +46,8 @@ impl AnyStore {
     /// - `fjall:PATH`: `FjallStore`, in the same way. Feature `fjall`.
     /// - `memory:`: a new [`MemoryStore`](crate::MemoryStore). Feature `memory`.
     ///
-    /// A shared store is opened by the crate of its database, such as `tower_idempotency_postgres::connect`. Give it to
-    /// [`new`](Self::new), as any store that you open with other settings.
+    /// A shared store is opened by the crate of its database: `tower_idempotency_postgres::connect` or
+    /// `tower_idempotency_redis::connect`. Give it to [`new`](Self::new), as any store that you open with other settings.
     ///
     /// # Errors
     /// [`ConnectError::Url`] for a URL of another form, which the error does not repeat; [`ConnectError::Feature`] for
