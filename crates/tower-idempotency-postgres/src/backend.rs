@@ -19,10 +19,11 @@ use super::queries::Queries;
 use super::wire::adopted::RowArrays;
 use super::wire::row::answer;
 use super::wire::types::Time;
-use super::wire::write::{Arrays, Parameters, millis};
+use super::wire::write::{Arrays, Parameters};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Gauges;
+use tower_idempotency_shared::for_backends::{Task, millis};
 use tower_idempotency_shared::{Answer, Backend, BackendError, Clocks, GRACE, Guarantee, Kind, Row, Write};
 
 /// A PostgreSQL database, 13 or later.
@@ -38,15 +39,6 @@ pub struct PostgresBackend {
     pub(super) changes: Arc<ChangeFeed>,
     // The tasks that send and receive notifications. They end with the backend.
     pub(super) _tasks: [Task; 2],
-}
-
-/// A task that is ended when this is dropped.
-pub(super) struct Task(pub(super) tokio::task::JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl fmt::Debug for PostgresBackend {
@@ -180,7 +172,7 @@ impl Backend for PostgresBackend {
     }
 
     fn changes(&self) -> BoxStream<'static, RecordId> {
-        self.changes.stream()
+        self.changes.heard.stream()
     }
 
     async fn guarantee(&self) -> Result<Guarantee, BackendError> {

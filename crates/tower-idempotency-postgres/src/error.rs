@@ -74,11 +74,6 @@ impl fmt::Debug for PostgresError {
     }
 }
 
-/// An error of a call, in words: what the database says, without details that name values of a row.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Said(pub(super) String);
-
 /// An error in words.
 pub(super) fn words(error: &Error) -> String {
     if let Some(said) = error.as_db_error() {
@@ -182,36 +177,16 @@ pub(super) fn is_forbidden(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "42501")
 }
 
-// The next four make the errors of the contract, which say what may have been done.
-/// Nothing was sent that could write.
-pub(super) fn nothing(reason: impl Into<String>) -> BackendError {
-    BackendError::Nothing(Box::new(Said(reason.into())))
-}
-
-/// Nothing was sent: too many calls of this process are under way.
-pub(super) fn crowded(reason: impl Into<String>) -> BackendError {
-    BackendError::Crowded(Box::new(Said(reason.into())))
-}
-
-/// The database does not take such a row.
-pub(super) fn never(reason: impl Into<String>) -> BackendError {
-    BackendError::Never(Box::new(Said(reason.into())))
-}
-
-/// It may have been done.
-pub(super) fn uncertain(reason: impl Into<String>) -> BackendError {
-    BackendError::Uncertain(Box::new(Said(reason.into())))
-}
-
 /// Returns what an error of a statement says of what was done.
 pub(super) fn of_a_statement(error: &Error) -> BackendError {
-    let words = words(error);
+    // Without details that name values of a row.
+    let words = words(error).into();
     let said = error.as_db_error();
     match said.map_or(Extent::Uncertain, |said| Extent::of(said.code().code(), said.parsed_severity())) {
-        Extent::Nothing => nothing(words),
-        Extent::Busy => BackendError::Busy(Box::new(Said(words))),
-        Extent::Never => never(words),
-        Extent::Uncertain => uncertain(words),
+        Extent::Nothing => BackendError::Nothing(words),
+        Extent::Busy => BackendError::Busy(words),
+        Extent::Never => BackendError::Never(words),
+        Extent::Uncertain => BackendError::Uncertain(words),
     }
 }
 

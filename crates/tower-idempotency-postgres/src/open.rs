@@ -1,12 +1,12 @@
 //! Opens a database as a backend.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 use tokio_postgres::Config;
+use tower_idempotency_shared::for_backends::{NotOpen, Task, tried};
 
-use super::backend::{PostgresBackend, Task};
+use super::backend::PostgresBackend;
 use super::builder::PostgresBackendBuilder;
 use super::connection::connect::{Connector, Use};
 use super::connection::pool::Pool;
@@ -15,9 +15,6 @@ use super::limits::Limits;
 use super::notifications::listen::{ChangeFeed, channel, listen};
 use super::notifications::notify::Notifier;
 use super::rights;
-
-/// The pause between two tries.
-const OPEN_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 impl PostgresBackend {
     /// Connects to the database of `url`, such as `postgres://user:password@host/database`.
@@ -106,21 +103,20 @@ impl PostgresBackendBuilder {
         deadline: Instant,
         mut attempt: impl FnMut() -> F,
     ) -> Result<T, PostgresError> {
-        // The reason of the last failure, for the error. This one is for a database that has not failed yet, but hangs.
-        let mut reason = format!("{}: it does not answer", connector.places());
-        loop {
-            match timeout_at(deadline, attempt()).await {
-                Ok(Ok(done)) => return Ok(done),
-                Ok(Err(error)) if error.is_for_good() => {
-                    return Err(PostgresError::Refused { reason: error.to_string() });
-                }
-                Ok(Err(error)) => reason = error.to_string(),
-                Err(_) => return Err(PostgresError::Away { waited: self.open_within, reason }),
+        // The reason for a database that has not failed yet, but hangs.
+        let hangs = format!("{}: it does not answer", connector.places());
+        let tried = tried(deadline, hangs, || {
+            let attempt = attempt();
+            async move {
+                attempt.await.map_err(|error| match error.is_for_good() {
+                    true => NotOpen::ForGood(error.to_string()),
+                    false => NotOpen::Away(error.to_string()),
+                })
             }
-            if Instant::now() + OPEN_RETRY_DELAY >= deadline {
-                return Err(PostgresError::Away { waited: self.open_within, reason });
-            }
-            sleep(OPEN_RETRY_DELAY).await;
-        }
+        });
+        tried.await.map_err(|error| match error {
+            NotOpen::Away(reason) => PostgresError::Away { waited: self.open_within, reason },
+            NotOpen::ForGood(reason) => PostgresError::Refused { reason },
+        })
     }
 }

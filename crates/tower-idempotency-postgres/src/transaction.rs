@@ -9,9 +9,10 @@ use tokio_postgres::types::Type;
 
 use super::PostgresBackend;
 use super::wire::types::Millis;
-use super::wire::write::{LARGEST, Parameters};
+use super::wire::write::Parameters;
 use tower_idempotency::RecordId;
 use tower_idempotency::store::{CommitError, TransactionError};
+use tower_idempotency_shared::for_backends::LARGEST;
 use tower_idempotency_shared::{RecordInTransaction, RunRecord};
 
 /// The query that writes the record of a run, for a transaction of any client: see [`PostgresBackend::query`].

@@ -1,6 +1,7 @@
 //! A store by its URL.
 
 use tower_idempotency::store::ConnectError;
+use tower_idempotency_shared::for_backends::connected;
 
 use super::builder::PostgresBackendBuilder;
 use super::error::PostgresError;
@@ -24,9 +25,7 @@ use super::{PostgresConfig, SharedConfig};
 /// # Cancel safety
 /// If the future is dropped, a session may have begun, which lapses.
 pub async fn connect(url: &str) -> Result<PostgresStore, ConnectError> {
-    let database = builder(url).map_err(|error| ConnectError::Open(error.into()))?;
-    let database = database.open().await.map_err(|error| ConnectError::Open(error.into()))?;
-    PostgresStore::open(database).await.map_err(|error| ConnectError::Open(error.into()))
+    connected(async { builder(url)?.open().await }, PostgresStore::builder()).await
 }
 
 /// Opens the store of `url` as [`connect`] does, with the sections `postgres` and `shared` of a file.
@@ -50,9 +49,7 @@ pub async fn connect_with(
         }
         postgres.clone().apply(database)?.open().await
     };
-    let database = opened.await.map_err(|error| ConnectError::Open(error.into()))?;
-    let store = shared.clone().apply(PostgresStore::builder()).open(database).await;
-    store.map_err(|error| ConnectError::Open(error.into()))
+    connected(opened, shared.clone().apply(PostgresStore::builder())).await
 }
 
 /// Makes the table in the database of `url`, and its functions, where they are missing. Several processes may do so at

@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The modules. Each uses only those that come after it:
+// - `for_backends.rs`: what the databases of this repository have in common.
 // - `in_database.rs`: effect and record in one transaction of the application. `config.rs`: settings from a file.
 // - `store.rs`: the store that applications open. `builder.rs`: its settings. `inner.rs`: the state that its handles
 //   share, and its tasks. `spawn_on_drop.rs`: a future that is finished even if its caller drops it.
@@ -20,6 +21,8 @@ mod builder;
 #[cfg(feature = "config")]
 mod config;
 mod database;
+#[doc(hidden)]
+pub mod for_backends;
 mod in_database;
 mod inner;
 mod kind;
@@ -58,7 +61,10 @@ fn random_id() -> RecordId {
     RecordId::from_bytes(random())
 }
 
-fn random<const N: usize>() -> [u8; N] {
+/// Returns random bytes from the operating system.
+#[doc(hidden)]
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     if let Err(error) = getrandom::fill(&mut bytes) {
         // Without a token of its own, this process can't recognise its own writes.

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::connect::{Connection, Connector, Use};
 use super::place::Place;
-use crate::error::{crowded, leaves_the_connection_sound, nothing, of_a_statement, uncertain};
+use crate::error::{leaves_the_connection_sound, of_a_statement};
 use tower_idempotency_shared::BackendError;
 
 /// Connections, made when they are needed.
@@ -100,8 +100,8 @@ impl Pool {
         // Less than the time that a call may take: what follows is the database's.
         let wait = self.wait / 3;
         let acquired = timeout(wait, acquire).await;
-        let late = || crowded(format!("no connection became free within {} ms", wait.as_millis()));
-        acquired.map_err(|_| late())?.ok_or_else(|| nothing("the store is closed"))?;
+        let late = || BackendError::Crowded(format!("no connection became free within {} ms", wait.as_millis()).into());
+        acquired.map_err(|_| late())?.ok_or_else(|| BackendError::Nothing("the store is closed".into()))?;
         let mut connection = loop {
             match self.idle() {
                 Some(connection) => {
@@ -121,11 +121,13 @@ impl Pool {
     async fn connect(&self) -> Result<Connection, BackendError> {
         let late = || {
             let (places, wait) = (self.connector.places(), self.wait.as_millis());
-            nothing(format!("{places}: the database did not let a new connection in within {wait} ms"))
+            BackendError::Nothing(
+                format!("{places}: the database did not let a new connection in within {wait} ms").into(),
+            )
         };
         // Boxed, as it is large and rare: what waits for a call is moved about.
         let connected = timeout(self.wait, Box::pin(self.connector.connect(Use::Calls, None))).await;
-        connected.map_err(|_| late())?.map_err(|error| nothing(error.to_string()))
+        connected.map_err(|_| late())?.map_err(|error| BackendError::Nothing(error.to_string().into()))
     }
 
     /// One that is free and not known to have ended.
@@ -151,7 +153,7 @@ impl Taken<'_> {
         // Given up when this returns.
         let _place = connection.place.take();
         if connection.take_unconfirmed() {
-            return Err(uncertain("the database has committed without waiting for its standbys"));
+            return Err(BackendError::Uncertain("the database has committed without waiting for its standbys".into()));
         }
         // A connection that is not sound is dropped here, which closes it.
         let sound = answer.as_ref().err().is_none_or(leaves_the_connection_sound);

@@ -6,26 +6,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-use futures_util::stream::{self, BoxStream, StreamExt as _};
-use tokio::sync::{broadcast, mpsc};
+use backon::BackoffBuilder as _;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_postgres::{Client, Notification};
 
 use super::notify::{Notice, Notifier, ping_channel, read};
 use crate::connection::connect::{Connection, Connector, Use};
 use crate::error::NotConnected;
-use tower_idempotency::RecordId;
+use tower_idempotency::internals::pauses;
+use tower_idempotency_shared::for_backends;
 
-/// The number of ids that a listener may be behind.
-const FEED_CAPACITY: usize = 16_384;
 /// The time that a connection may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The notifications, for all listeners. The task of `listen` sends them, and `Backend::changes` receives them.
 #[derive(Debug)]
 pub(crate) struct ChangeFeed {
-    heard: broadcast::Sender<RecordId>,
+    pub(crate) heard: for_backends::ChangeFeed,
     /// An [`Arrival`] as its number. `guarantee.rs` reports it.
     arrival: AtomicU8,
 }
@@ -53,21 +51,7 @@ impl fmt::Display for Arrival {
 
 impl ChangeFeed {
     pub(crate) fn new() -> Self {
-        Self { heard: broadcast::channel(FEED_CAPACITY).0, arrival: AtomicU8::new(Arrival::NotTried as u8) }
-    }
-
-    /// Returns the notifications that arrive from now on.
-    pub(crate) fn stream(&self) -> BoxStream<'static, RecordId> {
-        let next = async |mut heard: broadcast::Receiver<RecordId>| loop {
-            match heard.recv().await {
-                Ok(id) => return Some((id, heard)),
-                // This listener has missed some ids. Their waiters poll.
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                // The backend is gone.
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        };
-        stream::unfold(self.heard.subscribe(), next).boxed()
+        Self { heard: for_backends::ChangeFeed::default(), arrival: AtomicU8::new(Arrival::NotTried as u8) }
     }
 
     pub(crate) fn arrival(&self) -> Arrival {
@@ -98,10 +82,7 @@ impl ChangeFeed {
 
 /// Listens, and connects again when the connection ends.
 pub(crate) async fn listen(connector: Arc<Connector>, channel: String, notifier: Notifier, changes: Arc<ChangeFeed>) {
-    let pauses = || {
-        let least = ExponentialBuilder::default().with_jitter().with_min_delay(Duration::from_millis(100));
-        least.with_max_delay(Duration::from_secs(10)).without_max_times().build()
-    };
+    let pauses = || pauses(Duration::from_millis(100), Duration::from_secs(10)).build();
     let mut pause = pauses();
     // Each connection has a ping with a number of its own. The first one is random.
     let mut number = u64::from_le_bytes(ping_seed());
@@ -163,8 +144,7 @@ async fn hear(mut notifications: Notifications, ping: u64, changes: &ChangeFeed,
         let Some(notification) = next else { return };
         for notification in read(notification.payload()) {
             match notification {
-                // Without a listener, no request waits.
-                Notice::Written(id) => drop(changes.heard.send(id)),
+                Notice::Written(id) => changes.heard.send(id),
                 Notice::Ping(number) if number == ping => {
                     waits_for_ping = false;
                     if let Some((client, then)) = then.take()

@@ -3,8 +3,8 @@
 use tokio_postgres::types::ToSql;
 
 use super::types::{Time, Uuid};
-use super::write::{LARGEST, number};
-use crate::error::never;
+use super::write::number;
+use tower_idempotency_shared::for_backends::check_row;
 use tower_idempotency_shared::{BackendError, Row};
 
 /// Rows of operations that no process runs, as arrays: each has one column, for all the rows in their order.
@@ -26,9 +26,7 @@ impl<'a> RowArrays<'a> {
     pub(crate) fn of(rows: &'a [Row]) -> Result<Self, BackendError> {
         let mut arrays = Self::default();
         for row in rows {
-            if row.state.len() > LARGEST {
-                return Err(never(format!("the state of {} has more than {LARGEST} bytes", row.id)));
-            }
+            check_row(row)?;
             arrays.ids.push(row.id.as_bytes());
             arrays.tokens.push(Uuid(row.token));
             arrays.fences.push(number(row.fence)?);

@@ -1,19 +1,11 @@
 //! Writes as the parameters of a query.
 
-use std::time::Duration;
-
 use tokio_postgres::types::ToSql;
 
 use super::types::{Millis, Time, Uuid};
-use crate::error::never;
 use tower_idempotency::Fence;
+use tower_idempotency_shared::for_backends::{check_write, millis};
 use tower_idempotency_shared::{BackendError, Expect, NewExpiry, NewFence, Stamp, Write};
-
-/// The largest state: an outcome of 16 MiB, and what a record has in addition to it. The database would take more, and
-/// several times as much memory.
-pub(crate) const LARGEST: usize = (16 << 20) + (1 << 20);
-/// The longest duration: so many years are written as whole milliseconds without loss.
-const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// A write as twelve parameters. The namespace comes before them, and the clocks after them. `began_now` and
 /// `since_now` say whether a time of the row is written anew or kept: when its operation began, and when the row came
@@ -42,16 +34,11 @@ pub(crate) struct Parameters<'a> {
 impl<'a> Parameters<'a> {
     /// Fails if the database must not get this write: [`BackendError::Never`].
     pub(crate) fn of(write: &'a Write) -> Result<Self, BackendError> {
+        check_write(write)?;
         let expires = match write.expires {
-            NewExpiry::Keep if write.expect == Expect::Absent => {
-                return Err(never("an absent row has no expiry to keep"));
-            }
             NewExpiry::Keep => None,
             NewExpiry::In(duration) => Some(Millis(millis(duration))),
         };
-        if write.state.len() > LARGEST {
-            return Err(never(format!("its state has {} bytes, more than {LARGEST}", write.state.len())));
-        }
         let (exactly, above) = match write.fence {
             NewFence::Keep => (None, None),
             NewFence::Exactly(fence) => (Some(number(fence)?), None),
@@ -176,10 +163,5 @@ impl<'a> Arrays<'a> {
 }
 
 pub(super) fn number(fence: Fence) -> Result<i64, BackendError> {
-    i64::try_from(fence.0).map_err(|_| never(format!("the fence {fence} is beyond 63 bits")))
-}
-
-/// Whole milliseconds; none is lost. More than a hundred years count as a hundred.
-pub(crate) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.min(MAX_DURATION).as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(fence.0).map_err(|_| BackendError::Never(format!("the fence {fence} is beyond 63 bits").into()))
 }
