@@ -15,11 +15,49 @@ use {
 };
 
 /// Defines a struct with a field for each option of a builder, and the methods that look at all of them. `setting` of
-/// this module has to be in scope.
+/// this module has to be in scope. The second form is for a builder that may refuse a value: it has the options that may
+/// be refused, then those whose method takes no value, and then all others.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! settings {
     ($(#[$about:meta])* $name:ident for [$($generics:tt)*] $builder:ty: $($field:ident: $type:ty,)*) => {
+        $crate::settings! { @with_apply
+            $(#[$about])* $name ($($field: $type,)*)
+            /// Sets the options that these settings have.
+            pub fn apply<$($generics)*>(self, builder: $builder) -> $builder {
+                $(let builder = match self.$field {
+                    Some(value) => builder.$field(value),
+                    None => builder,
+                };)*
+                builder
+            }
+        }
+    };
+    (
+        $(#[$about:meta])* $name:ident for $builder:ty, $error:ty:
+        [$($refusable:ident: $refusable_type:ty,)*] [$($flag:ident,)*] $($field:ident: $type:ty,)*
+    ) => {
+        $crate::settings! { @with_apply
+            $(#[$about])* $name ($($refusable: $refusable_type,)* $($flag: bool,)* $($field: $type,)*)
+            /// Sets the options that these settings have. One that takes no value is set by `true`.
+            ///
+            /// # Errors
+            /// That of the builder, if it refuses a value.
+            pub fn apply(self, mut builder: $builder) -> Result<$builder, $error> {
+                $(if let Some(value) = self.$refusable {
+                    builder = builder.$refusable(value)?;
+                })*
+                $(if self.$flag == Some(true) {
+                    builder = builder.$flag();
+                })*
+                $(if let Some(value) = self.$field {
+                    builder = builder.$field(value);
+                })*
+                Ok(builder)
+            }
+        }
+    };
+    (@with_apply $(#[$about:meta])* $name:ident ($($field:ident: $type:ty,)*) $($apply:tt)*) => {
         $(#[$about])*
         #[derive(Debug, Clone, Default, Deserialize)]
         #[serde(default, deny_unknown_fields)]
@@ -40,14 +78,7 @@ macro_rules! settings {
                 $(self.$field.is_some())||*
             }
 
-            /// Sets the options that these settings have.
-            pub fn apply<$($generics)*>(self, builder: $builder) -> $builder {
-                $(let builder = match self.$field {
-                    Some(value) => builder.$field(value),
-                    None => builder,
-                };)*
-                builder
-            }
+            $($apply)*
         }
     };
 }

@@ -183,8 +183,8 @@ impl PostgresBackendBuilder {
     ///
     /// # Errors
     /// [`PostgresError::Option`] for another name.
-    pub fn schema(mut self, name: &str) -> Result<Self, PostgresError> {
-        self.schema = Schema::new(name)?;
+    pub fn schema(mut self, name: impl AsRef<str>) -> Result<Self, PostgresError> {
+        self.schema = Schema::new(name.as_ref())?;
         Ok(self)
     }
 

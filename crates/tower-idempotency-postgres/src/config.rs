@@ -4,97 +4,47 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tower_idempotency::config::setting;
+use tower_idempotency::internals::settings;
 
 use super::builder::PostgresBackendBuilder;
 use super::error::PostgresError;
 
-/// The options of a [`PostgresBackend`](crate::PostgresBackend), but for its URL and TLS. A field that is missing
-/// leaves the option as it is. See [`tower_idempotency::config`] for the forms of values and the other settings.
-///
-/// ```
-/// use tower_idempotency::config::LayerConfig;
-/// use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
-///
-/// #[derive(serde::Deserialize)]
-/// #[serde(deny_unknown_fields)]
-/// struct Settings {
-///     #[serde(default)]
-///     layer: LayerConfig,
-///     #[serde(default)]
-///     shared: SharedConfig,
-///     #[serde(default)]
-///     postgres: PostgresConfig,
-/// }
-///
-/// let settings: Settings = serde_json::from_str(
-///     r#"{ "shared": { "lease": "1m" }, "postgres": { "namespace": "payments", "connections": 12 } }"#,
-/// )?;
-/// # assert_eq!(settings.postgres.connections, Some(12));
-/// # assert!(settings.shared.lease.is_some());
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct PostgresConfig {
-    /// The option `namespace` of the builder.
-    pub namespace: Option<String>,
-    /// The option `schema` of the builder.
-    pub schema: Option<String>,
-    /// The option `connections` of the builder.
-    pub connections: Option<usize>,
-    /// The option `statement_timeout` of the builder.
-    #[serde(deserialize_with = "setting")]
-    pub statement_timeout: Option<Duration>,
-    /// The option `wait_for_connection` of the builder.
-    #[serde(deserialize_with = "setting")]
-    pub wait_for_connection: Option<Duration>,
-    /// The option `open_within` of the builder.
-    #[serde(deserialize_with = "setting")]
-    pub open_within: Option<Duration>,
-    /// The option `behind_pooler` of the builder, if it is `true`.
-    pub behind_pooler: Option<bool>,
-    /// The option `max_records` of the builder.
-    pub max_records: Option<u64>,
-    /// The option `max_bytes` of the builder.
-    pub max_bytes: Option<u64>,
-}
-
-impl PostgresConfig {
-    /// Sets the options that these settings have.
+settings! {
+    /// The options of a [`PostgresBackend`](crate::PostgresBackend), but for its URL and TLS. A field that is missing
+    /// leaves the option as it is. See [`tower_idempotency::config`] for the forms of values and the other settings.
     ///
-    /// # Errors
-    /// [`PostgresError::Option`] if the builder refuses the namespace or the schema.
-    pub fn apply(self, mut builder: PostgresBackendBuilder) -> Result<PostgresBackendBuilder, PostgresError> {
-        if let Some(namespace) = self.namespace {
-            builder = builder.namespace(namespace)?;
-        }
-        if let Some(schema) = self.schema {
-            builder = builder.schema(&schema)?;
-        }
-        if self.behind_pooler == Some(true) {
-            builder = builder.behind_pooler();
-        }
-        if let Some(value) = self.connections {
-            builder = builder.connections(value);
-        }
-        if let Some(value) = self.statement_timeout {
-            builder = builder.statement_timeout(value);
-        }
-        if let Some(value) = self.wait_for_connection {
-            builder = builder.wait_for_connection(value);
-        }
-        if let Some(value) = self.open_within {
-            builder = builder.open_within(value);
-        }
-        if let Some(value) = self.max_records {
-            builder = builder.max_records(value);
-        }
-        if let Some(value) = self.max_bytes {
-            builder = builder.max_bytes(value);
-        }
-        Ok(builder)
-    }
+    /// ```
+    /// use tower_idempotency::config::LayerConfig;
+    /// use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// #[serde(deny_unknown_fields)]
+    /// struct Settings {
+    ///     #[serde(default)]
+    ///     layer: LayerConfig,
+    ///     #[serde(default)]
+    ///     shared: SharedConfig,
+    ///     #[serde(default)]
+    ///     postgres: PostgresConfig,
+    /// }
+    ///
+    /// let settings: Settings = serde_json::from_str(
+    ///     r#"{ "shared": { "lease": "1m" }, "postgres": { "namespace": "payments", "connections": 12 } }"#,
+    /// )?;
+    /// # assert_eq!(settings.postgres.connections, Some(12));
+    /// # assert!(settings.shared.lease.is_some());
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[derive(PartialEq, Eq)]
+    PostgresConfig for PostgresBackendBuilder, PostgresError:
+    [namespace: String, schema: String,]
+    [behind_pooler,]
+    connections: usize,
+    statement_timeout: Duration,
+    wait_for_connection: Duration,
+    open_within: Duration,
+    max_records: u64,
+    max_bytes: u64,
 }
 
 #[cfg(test)]
