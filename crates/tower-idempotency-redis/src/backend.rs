@@ -4,20 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
-use redis::Value;
+use redis::{Value, from_redis_value};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Gauges;
-use tower_idempotency_shared::{Answer, Backend, BackendError, Clocks, Guarantee, Kind, Row, Write};
+use tower_idempotency_shared::for_backends::{ChangeFeed, Task};
+use tower_idempotency_shared::{Answer, Backend, Clocks, Guarantee, Kind, Row, Write};
 
-use super::changes::ChangeFeed;
-use super::connection::dial::Task;
-use super::database::{Database, Haste, Outcome};
-use super::guarantee::{Accepted, Setup};
-use super::script::{Call, Sort};
-use super::wire::number;
-use super::wire::row::{Answered, Unreadable, listed, row};
-use super::wire::write::{adopted, arguments, is_claim};
+use super::builder::RedisBackendBuilder;
+use super::database::Database;
+use super::error::{Called, unreadable};
+use super::guarantee::Setup;
+use super::wire::{adopted, arguments, is_claim, listed, row, time};
 
 /// The most writes of one script: others wait meanwhile.
 const ROWS: usize = 64;
@@ -26,76 +24,65 @@ const WALKED: usize = 256;
 
 /// A Redis or Valkey database.
 pub struct RedisBackend {
-    pub(super) database: Arc<Database>,
-    pub(super) namespace: String,
-    pub(super) accepted: Accepted,
+    pub(super) database: Database,
     pub(super) changes: Arc<ChangeFeed>,
     /// The task that hears of changes. It ends with the backend.
-    pub(super) listening: Option<Task>,
+    pub(super) _listening: Task,
 }
 
 impl fmt::Debug for RedisBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_listening = self.listening.is_some();
-        f.debug_struct("RedisBackend")
-            .field("namespace", &self.namespace)
-            .field("is_listening", &is_listening)
-            .finish_non_exhaustive()
+        let namespace = &self.database.settings.namespace;
+        f.debug_struct("RedisBackend").field("namespace", namespace).finish_non_exhaustive()
     }
 }
 
 impl Backend for RedisBackend {
     const NAME: &'static str = "redis";
 
-    async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
-        let mut call = self.database.call(Sort::Read, "get", clocks);
-        ids.iter().for_each(|id| call.key(self.database.keys.row(id)));
+    async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Called<Answer<Vec<Option<Row>>>> {
+        let mut call = self.database.call("get", clocks);
+        call.keys.extend(ids.iter().map(|id| self.database.keys.row(id)));
         // A row alone may be a large one.
-        let haste = if ids.len() == 1 { Haste::Patient } else { Haste::Bytes(0) };
-        let Answered { now, server, values } = self.database.ask(call, haste).await?;
-        Ok(Answer { now, server, rows: rows(ids.iter().copied(), values)? })
+        let bytes = (ids.len() != 1).then_some(0);
+        let Answer { now, server, rows } = self.database.ask(call, bytes).await?;
+        Ok(Answer { now, server, rows: rows_of(ids.iter().copied(), rows)? })
     }
 
-    async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+    async fn put(&self, clocks: Clocks, writes: &[Write]) -> Called<Answer<Vec<Option<Row>>>> {
         if writes.is_empty() {
             // A call without writes asks for the time.
             return self.get(clocks, &[]).await;
         }
         let (claims, ends): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(|at| is_claim(&writes[*at]));
-        let parts: Vec<(Sort, &[usize])> = [(Sort::Claim, &claims), (Sort::End, &ends)]
-            .into_iter()
-            .flat_map(|(sort, all)| all.chunks(ROWS).map(move |part| (sort, part)))
-            .collect();
-        let calls: Vec<Call> = parts
-            .iter()
-            .map(|(sort, part)| {
-                let mut call = self.database.call(*sort, "put", clocks);
-                for at in *part {
-                    call.key(self.database.keys.row(&writes[*at].id));
-                    call.arguments(arguments(&writes[*at])?);
-                }
-                Ok(call)
-            })
-            .collect::<Result<_, BackendError>>()?;
+        let parts: Vec<&[usize]> = claims.chunks(ROWS).chain(ends.chunks(ROWS)).collect();
+        let mut calls = Vec::with_capacity(parts.len());
+        for part in &parts {
+            let mut call = self.database.call("put", clocks);
+            for write in part.iter().map(|at| &writes[*at]) {
+                call.is_claim = is_claim(write);
+                call.keys.push(self.database.keys.row(&write.id));
+                call.arguments.extend(arguments(write)?);
+            }
+            calls.push(call);
+        }
         let is_renewal = writes.iter().all(|write| write.kind == Kind::Session);
         let bytes = writes.iter().map(|write| write.state.len()).sum();
-        let haste = if is_renewal { Haste::Renewal } else { Haste::Bytes(bytes) };
-        let mut found = vec![None; writes.len()];
-        let outcomes = together(self.database.ask_all(&calls, haste).await?)?;
-        let mut moment = None;
-        for ((_, part), outcome) in parts.into_iter().zip(outcomes) {
+        let answered = self.database.ask_all(&calls, Some(bytes), is_renewal).await?;
+        let (mut found, mut moment) = (vec![None; writes.len()], None);
+        for (part, answered) in parts.into_iter().zip(answered) {
             // Claims for which there is no room, next to ends that were done. A claim that meets no row is sent again.
-            let Some(Answered { now, server, values }) = outcome else { continue };
+            let Some(Answer { now, server, rows }) = answered else { continue };
             moment = Some((now, server));
-            for (at, row) in part.iter().zip(rows(part.iter().map(|at| writes[*at].id), values)?) {
+            for (at, row) in part.iter().zip(rows_of(part.iter().map(|at| writes[*at].id), rows)?) {
                 found[*at] = row.map(|row| with_state(row, &writes[*at]));
             }
         }
-        let (now, server) = moment.ok_or(Unreadable("it is empty"))?;
+        let (now, server) = moment.ok_or_else(|| unreadable("it is empty"))?;
         Ok(Answer { now, server, rows: found })
     }
 
-    async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
+    async fn sessions(&self, clocks: Clocks) -> Called<Answer<Vec<Row>>> {
         self.walk("sessions", clocks, Vec::new(), usize::MAX, &[]).await
     }
 
@@ -105,29 +92,25 @@ impl Backend for RedisBackend {
         alive: &[RecordId],
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
-    ) -> Result<Answer<Vec<Row>>, BackendError> {
-        let after = after.map_or(Vec::new(), |(began, id)| [number::time(began).as_bytes(), id.as_bytes()].concat());
+    ) -> Called<Answer<Vec<Row>>> {
+        let after = after.map_or(Vec::new(), |(began, id)| [time(began).as_bytes(), id.as_bytes()].concat());
         self.walk("list", clocks, after, limit, alive).await
     }
 
-    async fn scan(
-        &self,
-        clocks: Clocks,
-        after: Option<RecordId>,
-        limit: usize,
-    ) -> Result<Answer<Vec<Row>>, BackendError> {
+    async fn scan(&self, clocks: Clocks, after: Option<RecordId>, limit: usize) -> Called<Answer<Vec<Row>>> {
         let after = after.map_or(Vec::new(), |id| id.as_bytes().to_vec());
         self.walk("scan", clocks, after, limit, &[]).await
     }
 
-    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
+    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Called<usize> {
         let mut deleted = 0;
         while deleted < limit {
             let slice = WALKED.min(limit - deleted);
-            let mut call = self.database.call(Sort::End, "sweep", clocks);
-            call.arguments([slice.to_string().into_bytes()]);
-            let Answered { values, .. } = self.database.ask(call, Haste::Bytes(0)).await?;
-            let [looked_at, gone] = numbers(&values).ok_or(Unreadable("it has no count"))?;
+            let mut call = self.database.call("sweep", clocks);
+            call.arguments.push(slice.to_string().into_bytes());
+            let answer = self.database.ask(call, Some(0)).await?;
+            let counts = from_redis_value::<(usize, usize)>(Value::Array(answer.rows));
+            let (looked_at, gone) = counts.map_err(unreadable)?;
             deleted += gone;
             if looked_at < slice {
                 break;
@@ -136,19 +119,19 @@ impl Backend for RedisBackend {
         Ok(deleted)
     }
 
-    async fn adopt(&self, clocks: Clocks, rows: &[Row]) -> Result<Answer<Vec<RecordId>>, BackendError> {
+    async fn adopt(&self, clocks: Clocks, rows: &[Row]) -> Called<Answer<Vec<RecordId>>> {
         let mut written = Vec::new();
-        let mut moment = self.database.ask(self.database.call(Sort::Read, "get", clocks), Haste::Bytes(0)).await?;
+        let mut moment = self.database.ask(self.database.call("get", clocks), Some(0)).await?;
         // One after the other: a call that is sent again would not say any more what the first one wrote.
         for part in rows.chunks(ROWS) {
-            let mut call = self.database.call(Sort::End, "adopt", clocks);
+            let mut call = self.database.call("adopt", clocks);
             for row in part {
-                call.key(self.database.keys.row(&row.id));
-                call.arguments(adopted(row)?);
+                call.keys.push(self.database.keys.row(&row.id));
+                call.arguments.extend(adopted(row)?);
             }
             let bytes = part.iter().map(|row| row.state.len()).sum();
-            moment = self.database.ask(call, Haste::Bytes(bytes)).await?;
-            let is_written = moment.values.iter().map(|value| matches!(value, Value::Int(1)));
+            moment = self.database.ask(call, Some(bytes)).await?;
+            let is_written = moment.rows.iter().map(|value| matches!(value, Value::Int(1)));
             written.extend(part.iter().zip(is_written).filter(|(_, is)| *is).map(|(row, _)| row.id));
         }
         Ok(Answer { now: moment.now, server: moment.server, rows: written })
@@ -158,15 +141,16 @@ impl Backend for RedisBackend {
         self.changes.stream()
     }
 
-    async fn guarantee(&self) -> Result<Guarantee, BackendError> {
-        let setup = Setup::ask(&self.database).await?;
-        self.database.fill.note(setup.limit(self.database.durability, self.accepted));
-        Ok(setup.guarantee(self.database.durability))
+    async fn guarantee(&self) -> Called<Guarantee> {
+        let setup = Setup::read(self.database.command(Setup::commands()).await?).map_err(unreadable)?;
+        let RedisBackendBuilder { durability, accepted, .. } = self.database.settings;
+        self.database.note(setup.limit(durability, accepted));
+        Ok(setup.guarantee(durability))
     }
 
     /// As of the last refusal for lack of memory, or the last [`guarantee`](Self::guarantee).
     fn full(&self) -> Option<&'static str> {
-        self.database.fill.reached()
+        *self.database.limit.borrow()
     }
 
     fn gauges(&self) -> Gauges {
@@ -185,18 +169,18 @@ impl RedisBackend {
         mut after: Vec<u8>,
         limit: usize,
         alive: &[RecordId],
-    ) -> Result<Answer<Vec<Row>>, BackendError> {
+    ) -> Called<Answer<Vec<Row>>> {
         let mut found = Vec::new();
         loop {
-            let mut call = self.database.call(Sort::Read, operation, clocks);
+            let mut call = self.database.call(operation, clocks);
             let counts = [limit - found.len(), WALKED].map(|count| count.to_string().into_bytes());
-            call.arguments([after].into_iter().chain(counts));
-            call.arguments(alive.iter().map(|id| id.as_bytes().to_vec()));
-            let Answered { now, server, values } = self.database.ask(call, Haste::Patient).await?;
-            let mut values = values.into_iter();
-            let Some(Value::BulkString(next)) = values.next() else { return Err(Unreadable("it has no place").into()) };
-            for value in values {
-                found.push(listed(value)?);
+            call.arguments.extend([after].into_iter().chain(counts));
+            call.arguments.extend(alive.iter().map(|id| id.as_bytes().to_vec()));
+            let Answer { now, server, rows } = self.database.ask(call, None).await?;
+            let mut rows = rows.into_iter();
+            let Some(Value::BulkString(next)) = rows.next() else { return Err(unreadable("it has no place")) };
+            for row in rows {
+                found.push(listed(row)?);
             }
             if next.is_empty() || found.len() >= limit {
                 found.truncate(limit);
@@ -213,49 +197,9 @@ fn with_state(row: Row, write: &Write) -> Row {
 }
 
 /// The rows of ids, in their order.
-fn rows(ids: impl ExactSizeIterator<Item = RecordId>, values: Vec<Value>) -> Result<Vec<Option<Row>>, Unreadable> {
+fn rows_of(ids: impl ExactSizeIterator<Item = RecordId>, values: Vec<Value>) -> Called<Vec<Option<Row>>> {
     if values.len() != ids.len() {
-        return Err(Unreadable("it does not have a row for each id"));
+        return Err(unreadable("it does not have a row for each id"));
     }
     ids.zip(values).map(|(id, value)| row(id, value)).collect()
-}
-
-fn numbers<const N: usize>(values: &[Value]) -> Option<[usize; N]> {
-    let number = |value: &Value| if let Value::Int(number) = value { usize::try_from(*number).ok() } else { None };
-    values.iter().map(number).collect::<Option<Vec<_>>>()?.try_into().ok()
-}
-
-/// The answers of calls that belong to one put. If none was done, the error of the first. If some were, those that were
-/// refused for lack of memory are `None`, and any other error makes the put uncertain.
-fn together(outcomes: Vec<Outcome>) -> Result<Vec<Option<Answered>>, BackendError> {
-    let is_done = outcomes.iter().any(Result::is_ok);
-    let each = outcomes.into_iter().map(|outcome| match outcome {
-        Ok(answered) => Ok(Some(answered)),
-        Err(BackendError::Full(_)) if is_done => Ok(None),
-        Err(error) if is_done => Err(BackendError::Uncertain(Box::new(error))),
-        Err(error) => Err(error),
-    });
-    each.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use tower_idempotency_shared::ServerId;
-
-    use super::*;
-    use crate::error::nothing;
-
-    fn done() -> Outcome {
-        Ok(Answered { now: Timestamp::from_millis(1), server: ServerId(1), values: Vec::new() })
-    }
-
-    #[test]
-    fn a_put_of_which_a_part_was_done_is_never_nothing() {
-        let full = || Err(BackendError::Full("room"));
-        assert!(matches!(together(vec![full(), done()]).as_deref(), Ok([None, Some(_)])));
-        assert!(matches!(together(vec![full(), full()]), Err(BackendError::Full("room"))));
-        assert!(matches!(together(vec![Err(nothing("no")), done()]), Err(BackendError::Uncertain(_))));
-        assert!(matches!(together(vec![done(), Err(nothing("no"))]), Err(BackendError::Uncertain(_))));
-        assert!(matches!(together(vec![Err(nothing("no"))]), Err(BackendError::Nothing(_))));
-    }
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use redis::RedisConnectionInfo;
 
-use super::connection::dial::Tls;
-use super::connection::place::Place;
+use super::connection::connect::{Connector, Place, Tls};
 use super::durability::Durability;
 use super::error::RedisError;
 use super::guarantee::Accepted;
@@ -18,17 +17,13 @@ const NAMESPACE: usize = 255;
 #[derive(Clone)]
 #[must_use = "it does nothing until it is opened"]
 pub struct RedisBackendBuilder {
-    // Each field but `place` and the logins has a method that sets it and says what it does.
-    pub(super) place: Place,
-    pub(super) login: RedisConnectionInfo,
-    pub(super) sentinels: RedisConnectionInfo,
-    pub(super) tls: Tls,
+    // Each field but `connector` and `needs_tls` has a method that sets it and says what it does.
+    pub(super) connector: Connector,
     pub(super) namespace: String,
     pub(super) durability: Durability,
     pub(super) accepted: Accepted,
     pub(super) connections: usize,
     pub(super) response_timeout: Duration,
-    pub(super) wait_for_connection: Duration,
     pub(super) wait_for_replicas: Duration,
     pub(super) open_within: Duration,
     /// The URL asks for TLS.
@@ -38,12 +33,8 @@ pub struct RedisBackendBuilder {
 /// Leaves out the passwords.
 impl fmt::Debug for RedisBackendBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisBackendBuilder")
-            .field("place", &self.place)
-            .field("namespace", &self.namespace)
-            .field("durability", &self.durability)
-            .field("connections", &self.connections)
-            .finish_non_exhaustive()
+        let shown = (&self.connector.place, &self.namespace, self.durability, self.connections);
+        f.debug_tuple("RedisBackendBuilder").field(&shown).finish()
     }
 }
 
@@ -52,17 +43,15 @@ impl RedisBackendBuilder {
     pub(super) const NAMESPACE: &str = "default";
 
     pub(super) fn new(place: Place, login: RedisConnectionInfo, needs_tls: bool) -> Self {
+        let (sentinels, tls) = (RedisConnectionInfo::default(), Tls::default());
+        let within = Duration::from_millis(1500);
         Self {
-            place,
-            login,
-            sentinels: RedisConnectionInfo::default(),
-            tls: Tls::default(),
+            connector: Connector { place, login, sentinels, tls, within, key: String::new() },
             namespace: Self::NAMESPACE.to_owned(),
             durability: Durability::LocalAof,
             accepted: Accepted::default(),
             connections: 8,
             response_timeout: Duration::from_millis(500),
-            wait_for_connection: Duration::from_millis(1500),
             wait_for_replicas: Duration::from_secs(1),
             open_within: Duration::from_secs(10),
             needs_tls,
@@ -130,7 +119,7 @@ impl RedisBackendBuilder {
     /// Sets how long a call waits for a new connection to be made. It waits a third of that for one that is free.
     /// Default: 1.5 seconds.
     pub fn wait_for_connection(mut self, wait: Duration) -> Self {
-        self.wait_for_connection = wait;
+        self.connector.within = wait;
         self
     }
 
@@ -150,14 +139,14 @@ impl RedisBackendBuilder {
 
     /// Sets the password, where the URL has none: of a secret that is apart from it.
     pub fn password(mut self, password: impl AsRef<str>) -> Self {
-        self.login = self.login.set_password(password);
+        self.connector.login = self.connector.login.set_password(password);
         self
     }
 
     /// Sets the user and the password of sentinels. By default they ask for none.
     pub fn sentinel_login(mut self, user: Option<&str>, password: impl AsRef<str>) -> Self {
-        let login = self.sentinels.set_password(password);
-        self.sentinels = if let Some(user) = user { login.set_username(user) } else { login };
+        let login = self.connector.sentinels.set_password(password);
+        self.connector.sentinels = if let Some(user) = user { login.set_username(user) } else { login };
         self
     }
 
@@ -167,7 +156,7 @@ impl RedisBackendBuilder {
     /// The configuration needs a provider of cryptography, which this crate does not bring.
     #[cfg(feature = "rustls")]
     pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
-        self.tls = Tls::Rustls(std::sync::Arc::new(config).into());
+        self.connector.tls = Tls::Rustls(std::sync::Arc::new(config).into());
         self
     }
 }

@@ -5,45 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
+use futures_util::StreamExt as _;
 use futures_util::future::select;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
 use redis::aio::PubSub;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tower_idempotency::RecordId;
 use tower_idempotency::internals::pauses;
+use tower_idempotency_shared::for_backends::ChangeFeed;
 
 use super::connection::connect::Connector;
 
-/// The number of ids that a listener may be behind.
-const FEED_CAPACITY: usize = 16_384;
 /// The time between two looks whether the connection is still there, and the time for the answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The changes, for all listeners.
-#[derive(Debug)]
-pub(crate) struct ChangeFeed(broadcast::Sender<RecordId>);
-
-impl ChangeFeed {
-    pub(crate) fn new() -> Self {
-        Self(broadcast::channel(FEED_CAPACITY).0)
-    }
-
-    /// Returns the changes that come from now on.
-    pub(crate) fn stream(&self) -> BoxStream<'static, RecordId> {
-        let next = async |mut heard: broadcast::Receiver<RecordId>| loop {
-            match heard.recv().await {
-                Ok(id) => return Some((id, heard)),
-                // This listener has missed some ids. Their waiters poll.
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                // The backend is gone.
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        };
-        stream::unfold(self.0.subscribe(), next).boxed()
-    }
-}
 
 /// Listens, and connects again when the connection ends, or when all connections are `dropped`.
 pub(crate) async fn listen(connector: Arc<Connector>, channel: String, changes: Arc<ChangeFeed>, dropped: Arc<Notify>) {
@@ -70,8 +45,7 @@ async fn hear(listener: PubSub, changes: &ChangeFeed) {
         match timeout(PING_EVERY, messages.next()).await {
             Ok(Some(message)) => {
                 if let Ok(id) = <[u8; 32]>::try_from(message.get_payload_bytes()) {
-                    // Without a listener, no request waits.
-                    let _ = changes.0.send(RecordId::from_bytes(id));
+                    changes.send(RecordId::from_bytes(id));
                 }
             }
             Ok(None) => return,

@@ -2,72 +2,35 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use tower_idempotency::config::setting;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use tower_idempotency::config::{Setting, setting};
+use tower_idempotency::internals::settings;
 
 use super::builder::RedisBackendBuilder;
 use super::durability::Durability;
 use super::error::RedisError;
 
-/// The options of a [`RedisBackend`](crate::RedisBackend), but for its URL, its logins and TLS. A field that is missing
-/// leaves the option as it is. See [`tower_idempotency::config`] for the forms of values and the other settings.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct RedisConfig {
-    /// The option `namespace` of the builder.
-    pub namespace: Option<String>,
-    /// The option `durability` of the builder: `memory`, `aof`, `replicas:2` or `replicas:2:fsync`.
-    pub durability: Option<String>,
-    /// The option `accept_eviction` of the builder, if it is `true`.
-    pub accept_eviction: Option<bool>,
-    /// The option `accept_unknown_settings` of the builder, if it is `true`.
-    pub accept_unknown_settings: Option<bool>,
-    /// The option `connections` of the builder.
-    pub connections: Option<usize>,
-    /// The option `response_timeout` of the builder.
-    #[serde(deserialize_with = "setting")]
-    pub response_timeout: Option<Duration>,
-    /// The option `wait_for_connection` of the builder.
-    #[serde(deserialize_with = "setting")]
-    pub wait_for_connection: Option<Duration>,
-    /// The option `wait_for_replicas` of the builder.
-    #[serde(deserialize_with = "setting")]
-    pub wait_for_replicas: Option<Duration>,
-    /// The option `open_within` of the builder.
-    #[serde(deserialize_with = "setting")]
-    pub open_within: Option<Duration>,
+settings! {
+    /// The options of a [`RedisBackend`](crate::RedisBackend), but for its URL, its logins and TLS. A field that is
+    /// missing leaves the option as it is. `durability` is `memory`, `aof`, `replicas:2` or `replicas:2:fsync`. See
+    /// [`tower_idempotency::config`] for the forms of other values and the other settings.
+    #[derive(PartialEq, Eq)]
+    RedisConfig for RedisBackendBuilder, RedisError:
+    [namespace: String, durability: Durability,]
+    [accept_eviction, accept_unknown_settings,]
+    connections: usize,
+    response_timeout: Duration,
+    wait_for_connection: Duration,
+    wait_for_replicas: Duration,
+    open_within: Duration,
 }
 
-impl RedisConfig {
-    /// Sets the options that these settings have.
-    ///
-    /// # Errors
-    /// [`RedisError::Option`] if the builder refuses the namespace or the durability.
-    pub fn apply(self, mut builder: RedisBackendBuilder) -> Result<RedisBackendBuilder, RedisError> {
-        if let Some(namespace) = self.namespace {
-            builder = builder.namespace(namespace)?;
-        }
-        if let Some(durability) = self.durability {
-            let reason = "none of memory, aof, replicas:2 and replicas:2:fsync";
-            let unknown = RedisError::Option { option: "the durability", reason };
-            builder = builder.durability(Durability::read(&durability).ok_or(unknown)?)?;
-        }
-        if self.accept_eviction == Some(true) {
-            builder = builder.accept_eviction();
-        }
-        if self.accept_unknown_settings == Some(true) {
-            builder = builder.accept_unknown_settings();
-        }
-        macro_rules! set {
-            ($($option:ident)*) => {$(
-                if let Some(value) = self.$option {
-                    builder = builder.$option(value);
-                }
-            )*};
-        }
-        set!(connections response_timeout wait_for_connection wait_for_replicas open_within);
-        Ok(builder)
+impl Setting for Durability {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let form = "none of memory, aof, replicas:2 and replicas:2:fsync";
+        Self::read(&text).ok_or_else(|| D::Error::custom(format_args!("the durability {text:?} is {form}")))
     }
 }
 
@@ -93,7 +56,7 @@ mod tests {
         assert_eq!((set.namespace.as_str(), set.connections), ("n", 12));
         assert_eq!(set.durability, Durability::Replicas { count: 2, fsync: false });
         assert_eq!(set.accepted, Accepted { eviction: true, unknown: true });
-        let times = [set.response_timeout, set.wait_for_connection, set.wait_for_replicas, set.open_within];
+        let times = [set.response_timeout, set.connector.within, set.wait_for_replicas, set.open_within];
         assert_eq!(times, [700, 800, 900, 60_000].map(Duration::from_millis));
         let (default, untouched) = (RedisBackend::from_url("redis://localhost").unwrap(), applied("{}").unwrap());
         assert_eq!(format!("{default:?}"), format!("{untouched:?}"));
@@ -102,10 +65,13 @@ mod tests {
 
     #[test]
     fn what_the_builder_refuses_is_refused_and_an_unknown_field_is_named() {
-        for json in [r#"{ "durability": "disk" }"#, r#"{ "namespace": "a}" }"#] {
-            assert!(matches!(applied(json), Err(RedisError::Option { .. })), "{json}");
+        assert!(matches!(applied(r#"{ "namespace": "a}" }"#), Err(RedisError::Option { .. })));
+        for (json, said) in [
+            (r#"{ "durability": "disk" }"#, "the durability \"disk\" is none of memory, aof"),
+            (r#"{ "conections": 1 }"#, "unknown field `conections`"),
+        ] {
+            let refused = serde_json::from_str::<RedisConfig>(json).unwrap_err().to_string();
+            assert!(refused.contains(said), "{refused}");
         }
-        let unknown = serde_json::from_str::<RedisConfig>(r#"{ "conections": 1 }"#).unwrap_err().to_string();
-        assert!(unknown.contains("unknown field `conections`"), "{unknown}");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, Value, cmd, from_redis_value};
 
 /// What a write has to reach before it is answered. Rows that calls show have reached the same.
 ///
@@ -32,8 +32,7 @@ impl fmt::Display for Durability {
         match self {
             Self::Memory => f.write_str("memory"),
             Self::LocalAof => f.write_str("aof"),
-            Self::Replicas { count, fsync: false } => write!(f, "replicas:{count}"),
-            Self::Replicas { count, fsync: true } => write!(f, "replicas:{count}:fsync"),
+            Self::Replicas { count, fsync } => write!(f, "replicas:{count}{}", if *fsync { ":fsync" } else { "" }),
         }
     }
 }
@@ -41,48 +40,40 @@ impl fmt::Display for Durability {
 impl Durability {
     /// Reads `memory`, `aof`, `replicas:2` or `replicas:2:fsync`.
     pub(crate) fn read(text: &str) -> Option<Self> {
-        match text {
-            "memory" => Some(Self::Memory),
-            "aof" => Some(Self::LocalAof),
-            text => {
-                let count = text.strip_prefix("replicas:")?;
-                let (count, fsync) = count.strip_suffix(":fsync").map_or((count, false), |count| (count, true));
-                count.parse().ok().filter(|count| *count > 0).map(|count| Self::Replicas { count, fsync })
-            }
+        let replicas = |count: &str, fsync| {
+            let count = count.parse().ok().filter(|count| *count > 0);
+            count.map(|count| Self::Replicas { count, fsync })
+        };
+        match *text.split(':').collect::<Vec<_>>() {
+            ["memory"] => Some(Self::Memory),
+            ["aof"] => Some(Self::LocalAof),
+            ["replicas", count] => replicas(count, false),
+            ["replicas", count, "fsync"] => replicas(count, true),
+            _ => None,
         }
     }
 
     /// The command that waits, on the connection that has written: elsewhere it says yes at once.
     pub(crate) fn barrier(self, within: Duration) -> Option<Cmd> {
         let Self::Replicas { count, fsync } = self else { return None };
-        let mut wait = if fsync { cmd("WAITAOF") } else { cmd("WAIT") };
+        let mut wait = cmd(if fsync { "WAITAOF" } else { "WAIT" });
         if fsync {
             wait.arg(1);
         }
         // Zero would wait for ever.
-        wait.arg(count).arg(u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1));
+        wait.arg(count).arg(within.as_millis().max(1));
         Some(wait)
     }
 
     /// What is missing by the answer of the barrier, if something is.
-    pub(crate) fn shortfall(self, answer: &Value) -> Option<String> {
-        let Self::Replicas { count, .. } = self else { return None };
-        let reached = |value: &Value| if let Value::Int(number) = value { u32::try_from(*number).ok() } else { None };
-        let (local, replicas) = match answer {
-            Value::Array(both) => match both.as_slice() {
-                [local, replicas] => (reached(local), reached(replicas)),
-                _ => (None, None),
-            },
-            replicas => (Some(1), reached(replicas)),
-        };
-        match (local, replicas) {
-            (Some(1..), Some(replicas)) if replicas >= count => None,
-            (Some(0), _) => Some("the primary has not synced its append-only file in time".to_owned()),
-            (_, Some(replicas)) => Some(format!("{replicas} of {count} replicas have it")),
-            _ => match answer {
-                Value::ServerError(error) => Some(format!("the wait for replicas failed: {error}")),
-                _ => Some("the server did not say how many replicas have it".to_owned()),
-            },
+    pub(crate) fn shortfall(self, answer: Value) -> Option<String> {
+        let Self::Replicas { count, fsync } = self else { return None };
+        let answer = if fsync { answer } else { Value::Array(vec![Value::Int(1), answer]) };
+        match from_redis_value::<(u32, u32)>(answer) {
+            Ok((1.., replicas)) if replicas >= count => None,
+            Ok((0, _)) => Some("the primary has not synced its append-only file in time".to_owned()),
+            Ok((_, replicas)) => Some(format!("{replicas} of {count} replicas have it")),
+            Err(error) => Some(format!("the server did not say how many replicas have it: {error}")),
         }
     }
 }
@@ -107,10 +98,11 @@ mod tests {
     #[test]
     fn a_barrier_that_is_short_is_noticed() {
         let both = |local, replicas| Value::Array(vec![Value::Int(local), Value::Int(replicas)]);
-        assert!(TWO.shortfall(&Value::Int(1)).is_some() && TWO.shortfall(&Value::Nil).is_some());
-        assert_eq!(TWO.shortfall(&Value::Int(2)), None);
-        assert!(SYNCED.shortfall(&both(0, 1)).is_some() && SYNCED.shortfall(&both(1, 0)).is_some());
-        assert_eq!(SYNCED.shortfall(&both(1, 1)), None);
-        assert_eq!(Durability::LocalAof.shortfall(&Value::Nil), None);
+        assert!(TWO.shortfall(Value::Int(1)).is_some() && TWO.shortfall(Value::Nil).is_some());
+        assert_eq!(TWO.shortfall(Value::Int(2)), None);
+        assert!(SYNCED.shortfall(both(0, 1)).is_some() && SYNCED.shortfall(both(1, 0)).is_some());
+        assert!(SYNCED.shortfall(Value::Int(1)).is_some());
+        assert_eq!(SYNCED.shortfall(both(1, 1)), None);
+        assert_eq!(Durability::LocalAof.shortfall(Value::Nil), None);
     }
 }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::Value;
+use redis::ServerError;
 use tower_idempotency::internals::in_words;
 use tower_idempotency_shared::BackendError;
+use tower_idempotency_shared::for_backends::NotOpen;
 
 /// A database could not be used at start. Its rows are as they were.
 ///
@@ -73,154 +74,115 @@ impl fmt::Debug for RedisError {
     }
 }
 
-/// An error of a call, in words.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Said(String);
-
 /// The reason why there is no connection, or no opened backend.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NotConnected {
-    /// Another try may help.
-    #[error("{0}")]
-    Away(String),
-    /// Another try would end like this one.
-    #[error("{0}")]
-    ForGood(RedisError),
+pub(crate) type NotConnected = NotOpen<RedisError>;
+/// What comes of connecting or opening.
+pub(crate) type Opened<T> = Result<T, NotConnected>;
+/// What comes of a call.
+pub(crate) type Called<T> = Result<T, BackendError>;
+
+pub(crate) fn refused(reason: impl Into<String>) -> NotConnected {
+    NotOpen::ForGood(RedisError::Refused { reason: reason.into() })
 }
 
-impl NotConnected {
-    pub(crate) fn refused(reason: impl Into<String>) -> Self {
-        Self::ForGood(RedisError::Refused { reason: reason.into() })
+/// The meaning of an error in words: the password, a right or the engine for scripts is missing, or another try may
+/// help.
+pub(crate) fn not_connected(error: impl fmt::Display) -> NotConnected {
+    let words = error.to_string();
+    let any = |parts: &[&str]| parts.iter().any(|part| words.to_ascii_lowercase().contains(part));
+    // Valkey 9.1 made the engine a module.
+    if any(&["scripting engine", "unknown command 'eval"]) {
+        return refused(format!("{words}; the server has no Lua engine: load its module"));
     }
-
-    /// The meaning of an error in words: the password, a right or the engine for scripts is missing, or another try may
-    /// help.
-    pub(crate) fn of(error: impl fmt::Display) -> Self {
-        let words = error.to_string();
-        let any = |parts: &[&str]| parts.iter().any(|part| words.to_ascii_lowercase().contains(part));
-        // Valkey 9.1 made the engine a module.
-        if any(&["scripting engine", "unknown command 'eval"]) {
-            return Self::refused(format!("{words}; the server has no Lua engine: load its module"));
-        }
-        let is_for_good = any(&["noperm", "noauth", "wrongpass", "authentication failed", "password"]);
-        if is_for_good { Self::refused(words) } else { Self::Away(words) }
-    }
-
-    /// The same, of the server at `place`.
-    pub(crate) fn at(place: &impl fmt::Display, error: &redis::RedisError) -> Self {
-        Self::of(format!("{place}: {error}{}", error.code().map_or(String::new(), |code| format!(" ({code})"))))
-    }
+    // "The user executing the script can't run this command": Redis 7.0 says so of a right that is missing in a script.
+    let is_for_good = any(&["noperm", "user executing the script", "noauth", "wrongpass", "authentication failed"]);
+    if is_for_good { refused(words) } else { NotOpen::Away(words) }
 }
 
-// The next four make the errors of the contract, which say what may have been done.
-/// Nothing was sent that could write.
-pub(crate) fn nothing(reason: impl Into<String>) -> BackendError {
-    BackendError::Nothing(Box::new(Said(reason.into())))
+/// The same, of the server at `host`.
+pub(crate) fn not_connected_to(host: &str, error: &redis::RedisError) -> NotConnected {
+    not_connected(format!("{host}: {error}{}", error.code().map_or(String::new(), |code| format!(" ({code})"))))
 }
 
-/// Nothing was sent: too many calls of this process are under way.
-pub(crate) fn crowded(reason: impl Into<String>) -> BackendError {
-    BackendError::Crowded(Box::new(Said(reason.into())))
-}
-
-/// The database does not take such a row.
-pub(crate) fn never(reason: impl Into<String>) -> BackendError {
-    BackendError::Never(Box::new(Said(reason.into())))
-}
-
-/// It may have been done.
-pub(crate) fn uncertain(reason: impl Into<String>) -> BackendError {
-    BackendError::Uncertain(Box::new(Said(reason.into())))
+/// The server has answered with something else than was asked for: whatever that was may have been done.
+pub(crate) fn unreadable(why: impl fmt::Display) -> BackendError {
+    BackendError::Uncertain(format!("the answer of Redis can't be read: {why}").into())
 }
 
 /// The limit that the server has reached when it refuses for lack of memory.
 pub(crate) const MAXMEMORY: &str = "maxmemory";
 
-/// The possible effect of a script that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// Nothing was done. Trying again may help.
-    Nothing,
-    /// Nothing was done, because this server is not the primary of the rows, or not yet.
-    Elsewhere,
-    /// Nothing was done: another script runs, the rows are being moved, or one of them is no row. Each row of the call
-    /// is tried by itself then, so that no other suffers.
-    Busy,
-    /// Nothing was done: there is no memory for a new row.
-    Full,
-    /// Nothing was done: the server does not know the script by its digest.
-    Unknown,
-    /// It may have been done.
-    Uncertain,
+/// Returns whether an answer with this code says that the server is not the primary of the rows, or not yet.
+pub(crate) fn is_elsewhere(code: &str) -> bool {
+    matches!(code, "READONLY" | "MOVED" | "ASK" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN")
 }
 
-impl Extent {
-    /// What an answer says, if it is an error.
-    pub(crate) fn of(answer: &Value) -> Option<Self> {
-        let Value::ServerError(error) = answer else { return None };
-        Some(Self::of_words(error.code(), error.details().unwrap_or_default()))
+/// What an answer that is an error says of what was done. A server refuses a script as a whole before its first line,
+/// with a code of its own. An error from within the script has the same codes, and names the script: some of its writes
+/// may be done.
+pub(crate) fn meaning(error: &ServerError) -> BackendError {
+    let (code, details) = (error.code(), error.details().unwrap_or_default());
+    let words = format!("{code} {details}").into();
+    if details.contains("script: ") || details.contains("user_script") {
+        return BackendError::Uncertain(words);
     }
-
-    /// A server refuses a script as a whole before its first line, with a code of its own. An error from within the
-    /// script has the same codes, and names the script: some of its writes may be done.
-    fn of_words(code: &str, details: &str) -> Self {
-        if details.contains("script: ") || details.contains("user_script") {
-            return Self::Uncertain;
-        }
-        match code {
-            "READONLY" | "MOVED" | "ASK" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" => Self::Elsewhere,
-            // The last is the script's own, and comes before its first write.
-            "BUSY" | "TRYAGAIN" | "TIROW" => Self::Busy,
-            "OOM" => Self::Full,
-            "NOSCRIPT" => Self::Unknown,
-            "NOREPLICAS" | "MISCONF" | "NOPERM" | "NOAUTH" | "CROSSSLOT" => Self::Nothing,
-            _ => Self::Uncertain,
-        }
-    }
-
-    /// The error of the contract.
-    pub(crate) fn error(self, words: String) -> BackendError {
-        match self {
-            Self::Nothing | Self::Elsewhere | Self::Unknown => nothing(words),
-            Self::Busy => BackendError::Busy(Box::new(Said(words))),
-            Self::Full => BackendError::Full(MAXMEMORY),
-            Self::Uncertain => uncertain(words),
-        }
+    match code {
+        // Another script runs, the rows are being moved, or one of them is no row, which the script itself says before
+        // its first write. Each row of the call is tried by itself then, so that no other suffers.
+        "BUSY" | "TRYAGAIN" | "TIROW" => BackendError::Busy(words),
+        "OOM" => BackendError::Full(MAXMEMORY),
+        "NOSCRIPT" | "NOREPLICAS" | "MISCONF" | "NOPERM" | "NOAUTH" | "CROSSSLOT" => BackendError::Nothing(words),
+        code if is_elsewhere(code) => BackendError::Nothing(words),
+        _ => BackendError::Uncertain(words),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use redis::{Value, parse_redis_value};
+
     use super::*;
+
+    fn meaning_of(code: &str, details: &str) -> BackendError {
+        let answer = parse_redis_value(format!("-{code} {details}\r\n").as_bytes()).unwrap();
+        if let Value::ServerError(error) = answer { meaning(&error) } else { panic!("{answer:?}") }
+    }
 
     #[test]
     fn a_refusal_of_the_whole_script_has_done_nothing() {
-        for code in ["READONLY", "MOVED", "LOADING", "MASTERDOWN", "CLUSTERDOWN"] {
-            assert_eq!(Extent::of_words(code, "You can't"), Extent::Elsewhere, "{code}");
+        let codes = ["READONLY", "MOVED", "ASK", "LOADING", "MASTERDOWN", "CLUSTERDOWN"];
+        for code in codes.iter().chain(&["NOSCRIPT", "NOREPLICAS", "MISCONF", "NOPERM"]) {
+            assert!(matches!(meaning_of(code, "it refuses"), BackendError::Nothing(_)), "{code}");
         }
-        for (code, extent) in [
-            ("BUSY", Extent::Busy),
-            ("TRYAGAIN", Extent::Busy),
-            ("TIROW", Extent::Busy),
-            ("OOM", Extent::Full),
-            ("NOSCRIPT", Extent::Unknown),
-            ("NOREPLICAS", Extent::Nothing),
-            ("MISCONF", Extent::Nothing),
-            ("NOPERM", Extent::Nothing),
-        ] {
-            assert_eq!(Extent::of_words(code, "it refuses"), extent, "{code}");
+        assert!(codes.iter().all(|code| is_elsewhere(code)) && !is_elsewhere("NOREPLICAS"));
+        for code in ["BUSY", "TRYAGAIN", "TIROW"] {
+            assert!(matches!(meaning_of(code, "it refuses"), BackendError::Busy(_)), "{code}");
         }
+        assert!(matches!(meaning_of("OOM", "it refuses"), BackendError::Full(MAXMEMORY)));
     }
 
     #[test]
     fn an_error_from_within_a_script_may_have_done_something() {
         for code in ["NOPERM", "WRONGTYPE", "ERR", "OOM", "READONLY", "MISCONF", "TRYAGAIN"] {
             let within = "it can't: it failed script: 0f3a, on @user_script:9.";
-            assert_eq!(Extent::of_words(code, within), Extent::Uncertain, "{code}");
+            assert!(matches!(meaning_of(code, within), BackendError::Uncertain(_)), "{code}");
         }
-        for code in ["ERR", "WRONGTYPE", "UNKILLABLE", "EXECABORT", ""] {
-            assert_eq!(Extent::of_words(code, ""), Extent::Uncertain, "{code}");
+        for code in ["ERR", "WRONGTYPE", "UNKILLABLE", "EXECABORT", "ANOTHER"] {
+            assert!(matches!(meaning_of(code, "it refuses"), BackendError::Uncertain(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_another_try_would_not_change_is_refused_at_once() {
+        for words in [
+            "WRONGPASS invalid username-password pair",
+            "The user executing the script can't run this command",
+            "ERR unknown command 'EVALSHA'",
+        ] {
+            assert!(matches!(not_connected(words), NotOpen::ForGood(RedisError::Refused { .. })), "{words}");
+        }
+        for words in ["password.example:6379: Connection refused", "LOADING Redis is loading the dataset in memory"] {
+            assert!(matches!(not_connected(words), NotOpen::Away(_)), "{words}");
         }
     }
 }

@@ -2,25 +2,23 @@
 
 use std::collections::HashMap;
 
-use redis::{Value, cmd};
-use tower_idempotency_shared::{BackendError, Guarantee};
+use redis::{Cmd, InfoDict, RedisResult, Value, cmd, from_redis_value};
+use tower_idempotency_shared::Guarantee;
 
-use super::connection::connect::evicts;
-use super::database::{Database, POLICY};
 use super::durability::Durability;
-use super::error::{MAXMEMORY, RedisError};
-use super::wire::row::text;
+use super::error::{MAXMEMORY, NotConnected, Opened, RedisError, refused};
 
 /// The share of the memory from which on new keys are refused, in hundredths.
 const FULL: u64 = 95;
-/// The limit of a server that does not keep what is asked for, as `Backend::full` names it.
+/// The limit of a server that may delete records, as `Backend::full` names it.
+const POLICY: &str = "maxmemory-policy";
+/// The limit of a server that does not keep what is asked for.
 const DURABILITY: &str = "durability";
 
 /// The settings of the server that count, by `INFO` and, where the user may ask, `CONFIG GET`.
-#[derive(Debug, Default)]
 pub(crate) struct Setup {
-    info: HashMap<String, String>,
-    appendfsync: Option<String>,
+    info: InfoDict,
+    config: HashMap<String, String>,
 }
 
 /// The losses that the operator has accepted by name.
@@ -31,61 +29,54 @@ pub(crate) struct Accepted {
 }
 
 impl Setup {
-    pub(crate) async fn ask(database: &Database) -> Result<Self, BackendError> {
-        let info = ["server", "replication", "persistence", "memory"].map(|section| ("INFO", vec![section]));
-        let commands = info.into_iter().chain([("CONFIG", vec!["GET", "appendfsync"])]).map(|(name, arguments)| {
-            let mut command = cmd(name);
-            command.arg(arguments);
-            command
-        });
-        let mut answers = database.command(commands.collect()).await?;
-        let config = answers.pop();
-        let mut setup = Self::default();
-        for answer in answers {
-            let section = text(answer).unwrap_or_default();
-            setup.note(&String::from_utf8_lossy(&section));
-        }
-        if let Some(Value::Array(pair)) = config {
-            setup.appendfsync = pair.into_iter().nth(1).and_then(text).and_then(|value| String::from_utf8(value).ok());
-        }
-        Ok(setup)
+    /// The commands whose answers are [read](Self::read).
+    pub(crate) fn commands() -> Vec<Cmd> {
+        let mut config = cmd("CONFIG");
+        config.arg(&["GET", "appendfsync", "no-appendfsync-on-rewrite"]);
+        vec![cmd("INFO"), config]
     }
 
-    fn note(&mut self, section: &str) {
-        let parts = section.lines().filter_map(|line| line.trim().split_once(':'));
-        self.info.extend(parts.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    pub(crate) fn read(answers: Vec<Value>) -> RedisResult<Self> {
+        let mut answers = answers.into_iter();
+        let info = from_redis_value(answers.next().unwrap_or(Value::Nil).extract_error()?)?;
+        let config = answers.next().and_then(|config| from_redis_value(config).ok());
+        Ok(Self { info, config: config.unwrap_or_default() })
     }
 
-    fn get(&self, name: &str) -> &str {
-        self.info.get(name).map_or("unknown", String::as_str)
+    pub(crate) fn get(&self, name: &str) -> String {
+        self.info.get(name).unwrap_or_else(|| "unknown".to_owned())
     }
 
-    fn policy(&self) -> &str {
-        self.get("maxmemory_policy")
+    /// Returns whether the server may delete keys without a time to live: all of this crate's.
+    fn evicts(&self) -> bool {
+        let policy = self.get("maxmemory_policy");
+        !(policy == "noeviction" || policy.starts_with("volatile-"))
     }
 
-    fn is_appending(&self) -> bool {
-        self.get("aof_enabled") == "1"
-    }
-
-    /// The major and the minor version of Redis, or of the Redis that Valkey is compatible with.
-    fn version(&self) -> Option<(u32, u32)> {
-        let mut numbers = self.get("redis_version").split('.').map(str::parse);
-        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    /// Returns whether the server is older than this version of Redis. Valkey says with which one it is compatible.
+    fn is_older_than(&self, least: (u32, u32)) -> bool {
+        let version = self.get("redis_version");
+        let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+        numbers.next().zip(numbers.next()).is_some_and(|version| version < least)
     }
 
     /// What the server lacks of the durability that is asked for, if something.
     fn lacks(&self, durability: Durability, accepted: Accepted) -> Option<String> {
-        let fsync = match durability {
-            Durability::LocalAof => self.appendfsync.as_deref(),
-            Durability::Replicas { fsync: true, .. } if self.version().is_some_and(|version| version < (7, 2)) => {
+        match durability {
+            Durability::Memory | Durability::Replicas { fsync: false, .. } => return None,
+            Durability::Replicas { .. } if self.is_older_than((7, 2)) => {
                 return Some("it is older than Redis 7.2, and knows no WAITAOF".to_owned());
             }
-            Durability::Replicas { fsync: true, .. } => Some("always"),
-            Durability::Memory | Durability::Replicas { .. } => return None,
-        };
-        match fsync {
-            _ if !self.is_appending() => Some("appendonly is off".to_owned()),
+            _ if self.get("aof_enabled") != "1" => return Some("appendonly is off".to_owned()),
+            // WAITAOF waits for the sync itself.
+            Durability::Replicas { .. } => return None,
+            Durability::LocalAof => {}
+        }
+        let skips_rewrites = self.config.get("no-appendfsync-on-rewrite").is_some_and(|value| value == "yes");
+        match self.config.get("appendfsync").map(String::as_str) {
+            Some("always") if skips_rewrites => {
+                Some("no-appendfsync-on-rewrite is yes: nothing is synced while the file is written anew".to_owned())
+            }
             Some("always") => None,
             Some(other) => Some(format!("appendfsync is {other}, and not always")),
             None if accepted.unknown => None,
@@ -93,11 +84,11 @@ impl Setup {
         }
     }
 
-    /// Returns why the store would not keep what it promises, if it would not.
-    fn fault(&self, durability: Durability, accepted: Accepted) -> Option<(&'static str, RedisError)> {
-        let policy = self.policy().to_owned();
+    /// Returns why the store would not keep what it promises, and the limit for new keys then, if it would not.
+    pub(crate) fn fault(&self, durability: Durability, accepted: Accepted) -> Option<(&'static str, RedisError)> {
+        let policy = self.get("maxmemory_policy");
         let is_accepted = if policy == "unknown" { accepted.unknown } else { accepted.eviction };
-        if evicts(self.policy()) && !is_accepted {
+        if self.evicts() && !is_accepted {
             return Some((POLICY, RedisError::Evicts { policy }));
         }
         self.lacks(durability, accepted).map(|reason| (DURABILITY, RedisError::NotDurable { reason }))
@@ -105,62 +96,62 @@ impl Setup {
 
     /// Returns why new keys are refused, if they are.
     pub(crate) fn limit(&self, durability: Durability, accepted: Accepted) -> Option<&'static str> {
-        let bytes = |name| self.get(name).parse::<u64>().unwrap_or(0);
+        let bytes = |name| self.info.get::<u64>(name).unwrap_or(0);
         let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
         let is_full = most > 0 && used / FULL >= most / 100;
         self.fault(durability, accepted).map(|(limit, _)| limit).or(is_full.then_some(MAXMEMORY))
     }
 
-    /// Refuses servers that can't keep what the store promises, each by its name.
-    pub(crate) fn check(&self, durability: Durability, accepted: Accepted) -> Result<(), RedisError> {
-        let refused = |reason: &str| Err(RedisError::Refused { reason: reason.to_owned() });
-        if self.info.contains_key("dragonfly_version") {
-            return refused("it is Dragonfly, which has neither WAIT nor an append-only file that can be relied on");
-        }
-        if self.get("role") == "active-replica" {
-            return refused("it is an active replica of KeyDB: two servers take writes of the same rows");
-        }
-        if self.version().is_some_and(|version| version < (7, 0)) {
-            return refused("it is older than Redis 7.0, and knows no flags of scripts");
-        }
-        self.fault(durability, accepted).map_or(Ok(()), |(_, error)| Err(error))
+    /// Refuses servers that can't keep what any store promises, each by its name, and a server that is no primary.
+    pub(crate) fn check_server(&self, host: &str) -> Opened<()> {
+        let role = self.get("role");
+        let fault = match role.as_str() {
+            _ if self.info.contains_key(&"dragonfly_version") => {
+                "it is Dragonfly, which has neither WAIT nor an append-only file that can be relied on"
+            }
+            "active-replica" => "it is an active replica of KeyDB: two servers take writes of the same rows",
+            _ if self.is_older_than((7, 0)) => "it is older than Redis 7.0, and knows no flags of scripts",
+            "master" => return Ok(()),
+            _ => return Err(NotConnected::Away(format!("{host} is no primary: its role is {role}"))),
+        };
+        Err(refused(format!("{host}: {fault}")))
     }
 
     /// Says what the server is, and what it can lose.
     pub(crate) fn guarantee(&self, durability: Durability) -> Guarantee {
+        let policy = self.get("maxmemory_policy");
         let (name, version) = match self.info.get("valkey_version") {
-            Some(version) => ("Valkey", version.as_str()),
+            Some(version) => ("Valkey", version),
             None => ("Redis", self.get("redis_version")),
         };
         let setup = format!(
-            "{name} {version}, {}; durability {durability}, appendonly {}, appendfsync {}, maxmemory-policy {}, \
+            "{name} {version}, {}; durability {durability}, appendonly {}, appendfsync {}, maxmemory-policy {policy}, \
              {} replicas connected",
             self.get("role"),
-            if self.is_appending() { "yes" } else { "no" },
-            self.appendfsync.as_deref().unwrap_or("unknown"),
-            self.policy(),
+            if self.get("aof_enabled") == "1" { "yes" } else { "no" },
+            self.config.get("appendfsync").map_or("unknown", String::as_str),
             self.get("connected_slaves"),
         );
         let mut loses = Vec::new();
         if self.get("role") != "master" {
             loses.push("It is a replica, and takes no writes.".to_owned());
         }
-        if evicts(self.policy()) {
-            loses.push(format!("Any record, when the memory is full: maxmemory-policy is {}.", self.policy()));
+        if self.evicts() {
+            loses.push(format!("Any record, when the memory is full: maxmemory-policy is {policy}."));
         }
         if let Some(reason) = self.lacks(durability, Accepted::default()) {
             loses.push(format!("What is answered from now on: {reason}."));
         }
-        let last = |why: &str| format!("What was answered last, when {why} (durability {durability}).");
+        let mut last = |why: &str| loses.push(format!("What was answered last, when {why} (durability {durability})."));
         match durability {
-            Durability::Memory => loses.push(last("the server ends or another one takes over: it is in memory alone")),
-            Durability::LocalAof => loses.push(last("another server takes over or this one's disk is lost")),
+            Durability::Memory => last("the server ends or another one takes over: it is in memory alone"),
+            Durability::LocalAof => last("another server takes over or this one's disk is lost"),
             Durability::Replicas { count, fsync } => {
                 if !fsync {
-                    loses.push(last("the primary and the replicas lose power together: they have it in memory"));
+                    last("the primary and the replicas lose power together: they have it in memory");
                 }
-                if self.get("connected_slaves").parse::<u32>().is_ok_and(|connected| connected > count) {
-                    loses.push(last("a replica takes over that was not waited for: more are connected"));
+                if self.info.get::<u32>("connected_slaves").is_some_and(|connected| connected > count) {
+                    last("a replica takes over that was not waited for: more are connected");
                 }
             }
         }
@@ -175,29 +166,26 @@ mod tests {
     const ALL: Accepted = Accepted { eviction: true, unknown: true };
 
     fn setup(info: &str, appendfsync: Option<&str>) -> Setup {
-        let mut setup = Setup { appendfsync: appendfsync.map(str::to_owned), ..Setup::default() };
-        setup.note(
-            "redis_version:7.2.4\r\nrole:master\r\nmaxmemory_policy:noeviction\r\nmaxmemory:0\r\nused_memory:9\r\n",
-        );
-        setup.note(info);
-        setup
+        let usual = "redis_version:7.2.4\r\nrole:master\r\nmaxmemory_policy:noeviction\r\nmaxmemory:0\r\nused_memory:9";
+        let appendfsync = appendfsync.map(|value| ("appendfsync".to_owned(), value.to_owned()));
+        // The last of two lines counts.
+        Setup { info: InfoDict::new(&format!("{usual}\r\n{info}")), config: appendfsync.into_iter().collect() }
     }
 
     #[test]
     fn a_server_that_may_delete_records_is_refused_unless_that_is_accepted() {
         let check = |policy: &str, accepted| {
-            setup(&format!("maxmemory_policy:{policy}"), None).check(Durability::Memory, accepted)
+            setup(&format!("maxmemory_policy:{policy}"), None).fault(Durability::Memory, accepted)
         };
         for policy in ["noeviction", "volatile-lru", "volatile-ttl"] {
-            assert!(check(policy, Accepted::default()).is_ok(), "{policy}");
+            assert!(check(policy, Accepted::default()).is_none(), "{policy}");
         }
-        assert!(
-            matches!(check("allkeys-lru", Accepted::default()), Err(RedisError::Evicts { policy }) if policy == "allkeys-lru")
-        );
-        assert!(check("allkeys-lru", Accepted { unknown: true, ..Accepted::default() }).is_err());
-        assert!(check("allkeys-lru", Accepted { eviction: true, ..Accepted::default() }).is_ok());
-        assert!(check("unknown", Accepted { eviction: true, ..Accepted::default() }).is_err());
-        assert!(check("unknown", Accepted { unknown: true, ..Accepted::default() }).is_ok());
+        let refused = check("allkeys-lru", Accepted::default());
+        assert!(matches!(refused, Some((POLICY, RedisError::Evicts { policy })) if policy == "allkeys-lru"));
+        assert!(check("allkeys-lru", Accepted { unknown: true, ..Accepted::default() }).is_some());
+        assert!(check("allkeys-lru", Accepted { eviction: true, ..Accepted::default() }).is_none());
+        assert!(check("unknown", Accepted { eviction: true, ..Accepted::default() }).is_some());
+        assert!(check("unknown", Accepted { unknown: true, ..Accepted::default() }).is_none());
         assert_eq!(
             setup("maxmemory_policy:allkeys-lfu", None).limit(Durability::Memory, Accepted::default()),
             Some(POLICY)
@@ -211,23 +199,32 @@ mod tests {
             ("role:active-replica", "KeyDB"),
             ("redis_version:6.2.14", "older than Redis 7.0"),
         ] {
-            let refused = setup(info, Some("always")).check(Durability::Memory, ALL).unwrap_err().to_string();
-            assert!(refused.contains(name), "{refused}");
+            let refused = setup(info, Some("always")).check_server("h:1").unwrap_err();
+            assert!(matches!(&refused, NotConnected::ForGood(error) if error.to_string().contains(name)), "{refused}");
         }
+        assert!(setup("", None).check_server("h:1").is_ok());
+        // It may be promoted.
+        let replica = setup("role:slave", None).check_server("h:1").unwrap_err();
+        assert!(matches!(&replica, NotConnected::Away(reason) if reason.contains("slave")), "{replica}");
     }
 
     #[test]
     fn a_durability_that_the_server_does_not_have_is_refused() {
-        let check = |info, fsync, durability| setup(info, fsync).check(durability, Accepted::default());
-        assert!(check("aof_enabled:1", Some("always"), Durability::LocalAof).is_ok());
+        let check = |info, fsync, durability| setup(info, fsync).fault(durability, Accepted::default());
+        assert!(check("aof_enabled:1", Some("always"), Durability::LocalAof).is_none());
         for (info, fsync) in
             [("aof_enabled:0", Some("always")), ("aof_enabled:1", Some("everysec")), ("aof_enabled:1", None)]
         {
-            assert!(matches!(check(info, fsync, Durability::LocalAof), Err(RedisError::NotDurable { .. })));
+            let refused = check(info, fsync, Durability::LocalAof);
+            assert!(matches!(refused, Some((DURABILITY, RedisError::NotDurable { .. }))), "{refused:?}");
             assert_eq!(setup(info, fsync).limit(Durability::LocalAof, Accepted::default()), Some(DURABILITY));
         }
         let synced = Durability::Replicas { count: 1, fsync: true };
-        assert!(check("aof_enabled:0", None, synced).is_err() && check("aof_enabled:1", None, synced).is_ok());
+        assert!(check("aof_enabled:0", None, synced).is_some() && check("aof_enabled:1", None, synced).is_none());
+        let mut rewriting = setup("aof_enabled:1", Some("always"));
+        rewriting.config.insert("no-appendfsync-on-rewrite".to_owned(), "yes".to_owned());
+        assert_eq!(rewriting.limit(Durability::LocalAof, Accepted::default()), Some(DURABILITY));
+        assert_eq!(rewriting.limit(synced, Accepted::default()), None, "WAITAOF waits for the sync");
     }
 
     #[test]

@@ -6,14 +6,14 @@
 //
 // What is where; each uses only those that come after it:
 // - `url.rs`: a store by its URL; `config.rs`: settings from a file.
-// - `open.rs`: how a builder becomes a backend; `builder.rs`: what can be chosen.
+// - `open.rs`: how a builder becomes a backend.
 // - `backend.rs`: the calls; `changes.rs`: hears which rows were written.
-// - `guarantee.rs`: what the server can lose as it is set up.
 // - `database.rs`: calls of the script, each behind its own barrier.
+// - `builder.rs`: what can be chosen; `script.rs`, `lua/rows.lua`: the script and its keys.
 // - `connection/`: the connections that calls share, and which host is the primary.
-// - `script.rs`, `lua/rows.lua`: the script; `wire/`: writes as its arguments, and rows out of its answers.
-// - `durability.rs`: what a write has to reach; `keys.rs`: the names of the keys; `error.rs`: what an error says of
-//   what was done.
+// - `guarantee.rs`: what the server can lose as it is set up; `durability.rs`: what a write has to reach.
+// - `wire.rs`: writes as the arguments of the script, and rows out of its answers.
+// - `error.rs`: what an error says of what was done.
 
 mod backend;
 mod builder;
@@ -25,7 +25,6 @@ mod database;
 mod durability;
 mod error;
 mod guarantee;
-mod keys;
 mod open;
 mod script;
 mod url;
@@ -36,15 +35,11 @@ pub type RedisStore = tower_idempotency_shared::SharedStore<RedisBackend>;
 
 pub use backend::RedisBackend;
 pub use builder::RedisBackendBuilder;
-#[cfg(feature = "config")]
-pub use config::RedisConfig;
 pub use durability::Durability;
 pub use error::RedisError;
 /// The TLS library, for its [`ClientConfig`](rustls::ClientConfig).
 #[cfg(feature = "rustls")]
 pub use rustls;
-#[cfg(feature = "config")]
-pub use tower_idempotency_shared::SharedConfig;
 pub use url::connect;
 #[cfg(feature = "config")]
-pub use url::connect_with;
+pub use {config::RedisConfig, tower_idempotency_shared::SharedConfig, url::connect_with};

@@ -1,82 +1,79 @@
-//! The script, and one call of it.
+//! The script, the names of its keys, and one call of it.
 
 use redis::{Cmd, Script, cmd};
-use tower_idempotency_shared::Clocks;
-
-use super::keys::Keys;
-use super::wire::number;
+use tower_idempotency::RecordId;
 
 /// The text of the script, without its first line.
 const TEXT: &str = include_str!("lua/rows.lua");
 
-/// The sorts of calls. All have one text, and the first line says what the server refuses before it runs.
+/// The script with two first lines, which say what the server refuses before it runs: their digests and texts.
 ///
-/// None says that it does not write: so a replica refuses each at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sort {
-    /// New rows, which are refused for lack of memory.
-    Claim,
-    /// Ends of runs, renewals and all other writes, which are not.
-    End,
-    /// Reads, which are not refused for it either: a key with a record gets its answer. They write their barrier alone.
-    Read,
-}
-
-impl Sort {
-    const ALL: [Self; 3] = [Self::Claim, Self::End, Self::Read];
-
-    fn flags(self) -> &'static str {
-        match self {
-            Self::Claim => "",
-            Self::End | Self::Read => "allow-oom",
-        }
-    }
-}
-
-/// The three scripts.
-pub(crate) struct Scripts([(String, String); 3]);
+/// Neither says that it does not write: so a replica refuses both at once.
+pub(crate) struct Scripts([(String, String); 2]);
 
 impl Scripts {
     pub(crate) fn new() -> Self {
-        Self(Sort::ALL.map(|sort| {
-            let text = format!("#!lua flags={}\n{TEXT}", sort.flags());
-            let digest = Script::new(&text).get_hash().to_owned();
-            (digest, text)
+        // Without memory, new rows are refused. Ends of runs, renewals and sweeps are not, nor are reads, which write
+        // their barrier alone: a key with a record gets its answer.
+        Self(["allow-oom", ""].map(|flags| {
+            let text = format!("#!lua flags={flags}\n{TEXT}");
+            (Script::new(&text).get_hash().to_owned(), text)
         }))
     }
 }
 
-/// One call of a script.
+/// The names of a namespace's keys, by their beginning. All have one hash tag, so they are in one slot, and on one
+/// primary at a time.
+pub(crate) struct Keys(String);
+
+impl Keys {
+    pub(crate) fn new(namespace: &str) -> Self {
+        Self(format!("ti:{{{namespace}}}:"))
+    }
+
+    /// A key; the channel of changes, `c`; or the pattern of all that a user needs rights for, `*`.
+    pub(crate) fn named(&self, name: &str) -> String {
+        format!("{}{name}", self.0)
+    }
+
+    /// The hash with the marker and the barrier, and the four indexes: the first keys of each call.
+    pub(crate) fn fixed(&self) -> Vec<Vec<u8>> {
+        ["m", "o", "i", "x", "s"].map(|name| self.named(name).into_bytes()).into()
+    }
+
+    pub(crate) fn row(&self, id: &RecordId) -> Vec<u8> {
+        [self.0.as_bytes(), b"r:", id.as_bytes()].concat()
+    }
+}
+
+/// One call of the script.
 pub(crate) struct Call {
-    pub(crate) sort: Sort,
-    keys: Vec<Vec<u8>>,
-    arguments: Vec<Vec<u8>>,
+    /// It may make new rows, and is refused for lack of memory.
+    pub(crate) is_claim: bool,
+    pub(crate) keys: Vec<Vec<u8>>,
+    pub(crate) arguments: Vec<Vec<u8>>,
 }
 
 impl Call {
-    /// A call of `operation` of the script. `marker` is for a namespace that has none yet.
-    pub(crate) fn new(sort: Sort, operation: &str, keys: &Keys, clocks: Clocks, marker: &str) -> Self {
-        let (earliest, latest) = (number::time(clocks.earliest), number::time(clocks.latest));
-        let arguments = [operation, &earliest, &latest, marker].map(|text| text.as_bytes().to_vec());
-        Self { sort, keys: keys.fixed().map(String::into_bytes).to_vec(), arguments: arguments.to_vec() }
-    }
-
-    pub(crate) fn key(&mut self, key: Vec<u8>) {
-        self.keys.push(key);
-    }
-
-    pub(crate) fn arguments(&mut self, arguments: impl IntoIterator<Item = Vec<u8>>) {
-        self.arguments.extend(arguments);
-    }
-
     /// The command: by the script's digest, or with its text, for a server that does not know it.
     pub(crate) fn command(&self, scripts: &Scripts, with_text: bool) -> Cmd {
-        let (digest, text) = &scripts.0[self.sort as usize];
+        let (digest, text) = &scripts.0[usize::from(self.is_claim)];
         let mut command = if with_text { cmd("EVAL") } else { cmd("EVALSHA") };
         command.arg(if with_text { text } else { digest }).arg(self.keys.len());
-        for part in self.keys.iter().chain(&self.arguments) {
-            command.arg(part.as_slice());
-        }
+        command.arg(&self.keys).arg(&self.arguments);
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_namespace_have_its_tag() {
+        let keys = Keys::new("payments");
+        assert!(keys.fixed().iter().all(|key| key.starts_with(b"ti:{payments}:")));
+        let row = keys.row(&RecordId::from_bytes([7; 32]));
+        assert_eq!((&row[..16], row.len()), (b"ti:{payments}:r:".as_slice(), 48));
     }
 }

@@ -3,10 +3,10 @@
 use percent_encoding::percent_decode_str;
 use redis::RedisConnectionInfo;
 use tower_idempotency::store::ConnectError;
+use tower_idempotency_shared::for_backends::connected;
 
 use super::builder::RedisBackendBuilder;
-use super::connection::dial::Host;
-use super::connection::place::Place;
+use super::connection::connect::Place;
 use super::durability::Durability;
 use super::error::RedisError;
 use super::{RedisBackend, RedisStore};
@@ -40,9 +40,7 @@ const SENTINEL_PORT: u16 = 26_379;
 /// # Cancel safety
 /// If the future is dropped, a session may have begun, which lapses.
 pub async fn connect(url: &str) -> Result<RedisStore, ConnectError> {
-    let opened = async { builder(url)?.open().await };
-    let database = opened.await.map_err(|error| ConnectError::Open(error.into()))?;
-    RedisStore::open(database).await.map_err(|error| ConnectError::Open(error.into()))
+    connected(async { builder(url)?.open().await }, RedisStore::builder()).await
 }
 
 /// Opens the store of `url` as [`connect`] does, with the sections `redis` and `shared` of a file.
@@ -61,9 +59,7 @@ pub async fn connect_with(url: &str, redis: &RedisConfig, shared: &SharedConfig)
         }
         redis.clone().apply(database)?.open().await
     };
-    let database = opened.await.map_err(|error| ConnectError::Open(error.into()))?;
-    let store = shared.clone().apply(RedisStore::builder()).open(database).await;
-    store.map_err(|error| ConnectError::Open(error.into()))
+    connected(opened, shared.clone().apply(RedisStore::builder())).await
 }
 
 impl RedisBackend {
@@ -89,7 +85,7 @@ fn builder(url: &str) -> Result<RedisBackendBuilder, RedisError> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let port = if kind == "sentinel" { SENTINEL_PORT } else { PORT };
-    let hosts: Vec<Host> = hosts.split(',').map(|one| host(one, port)).collect::<Result<_, _>>()?;
+    let hosts: Vec<String> = hosts.split(',').map(|one| host(one, port)).collect::<Result<_, _>>()?;
     let (place, database) = match (kind, hosts.as_slice()) {
         ("", [only]) => (Place::Server(only.clone()), path),
         ("cluster", _) => (Place::Cluster(hosts), path),
@@ -124,40 +120,31 @@ fn builder(url: &str) -> Result<RedisBackendBuilder, RedisError> {
     Ok(builder)
 }
 
-/// A host with its port, if it has one. An address of IPv6 is in brackets.
-fn host(text: &str, port: u16) -> Result<Host, RedisError> {
-    let (name, given) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (name, after) = rest.split_once(']').ok_or(RedisError::Url)?;
-            (name, after.strip_prefix(':'))
-        }
-        None => text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port))),
+/// A host with its port, or with this one. An address of IPv6 is in brackets.
+fn host(text: &str, port: u16) -> Result<String, RedisError> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, given)) if !given.ends_with(']') => (name, given.parse::<u16>().map_err(|_| RedisError::Url)?),
+        _ => (text, port),
     };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     // A password with an `@` in it that was not encoded ends up here, and would be logged with the name.
-    if name.is_empty() || name.contains(['@', '/', '%']) {
+    if bare.unwrap_or(name).is_empty() || name.contains(['@', '/', '%']) || name.contains(':') != bare.is_some() {
         return Err(RedisError::Url);
     }
-    let port = given.map_or(Ok(port), str::parse).map_err(|_| RedisError::Url)?;
-    Ok(Host { name: name.to_owned(), port })
+    Ok(format!("{name}:{port}"))
 }
 
 fn login(user: &str, database: &str) -> Result<RedisConnectionInfo, RedisError> {
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    let name = env!("CARGO_PKG_NAME");
-    let mut login = RedisConnectionInfo::default().set_lib_name(name, env!("CARGO_PKG_VERSION"));
-    if !user.is_empty() {
-        login = login.set_username(decoded(user)?);
-    }
-    if !password.is_empty() {
-        if password.contains('@') {
-            return Err(RedisError::Url);
-        }
-        login = login.set_password(decoded(password)?);
-    }
-    if !database.is_empty() {
-        login = login.set_db(database.parse().map_err(|_| RedisError::Url)?);
-    }
-    Ok(login)
+    let login = RedisConnectionInfo::default().set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let login = if user.is_empty() { login } else { login.set_username(decoded(user)?) };
+    let login = match password {
+        "" => login,
+        password if password.contains('@') => return Err(RedisError::Url),
+        password => login.set_password(decoded(password)?),
+    };
+    let number = if database.is_empty() { Ok(0) } else { database.parse::<u16>() };
+    Ok(login.set_db(number.map_err(|_| RedisError::Url)?.into()))
 }
 
 fn decoded(text: &str) -> Result<String, RedisError> {
@@ -169,32 +156,33 @@ fn decoded(text: &str) -> Result<String, RedisError> {
 mod tests {
     use super::*;
 
-    fn at(name: &str, port: u16) -> Host {
-        Host { name: name.to_owned(), port }
+    fn at(host: &str) -> String {
+        host.to_owned()
     }
 
     #[test]
     fn a_url_names_a_server_sentinels_or_a_cluster() {
         for (url, place, needs_tls) in [
-            ("redis://localhost", Place::Server(at("localhost", 6379)), false),
-            ("valkeys://u:p@db.example:7000/3", Place::Server(at("db.example", 7000)), true),
-            ("redis://[::1]:7", Place::Server(at("::1", 7)), false),
+            ("redis://localhost", Place::Server(at("localhost:6379")), false),
+            ("valkeys://u:p@db.example:7000/3", Place::Server(at("db.example:7000")), true),
+            ("redis://[::1]:7", Place::Server(at("[::1]:7")), false),
             (
                 "rediss+sentinel://a,b:9/my%2Dprimary/2",
-                Place::Sentinels { hosts: vec![at("a", 26_379), at("b", 9)], name: "my-primary".to_owned() },
+                Place::Sentinels { hosts: vec![at("a:26379"), at("b:9")], name: "my-primary".to_owned() },
                 true,
             ),
-            ("redis+cluster://:p@a:1,b:2", Place::Cluster(vec![at("a", 1), at("b", 2)]), false),
+            ("redis+cluster://:p@a:1,b:2", Place::Cluster(vec![at("a:1"), at("b:2")]), false),
         ] {
             let builder = builder(url).unwrap();
-            assert_eq!((builder.place, builder.needs_tls), (place, needs_tls), "{url}");
+            assert_eq!((builder.connector.place, builder.needs_tls), (place, needs_tls), "{url}");
         }
     }
 
     #[test]
     fn a_url_has_a_login_a_namespace_and_a_durability() {
         let set = builder("redis://us%40er:p%3Aw@h/4?namespace=pay%20ments&durability=replicas:2:fsync").unwrap();
-        assert_eq!((set.login.username(), set.login.password(), set.login.db()), (Some("us@er"), Some("p:w"), 4));
+        let login = &set.connector.login;
+        assert_eq!((login.username(), login.password(), login.db()), (Some("us@er"), Some("p:w"), 4));
         assert_eq!(set.namespace, "pay ments");
         assert_eq!(set.durability, Durability::Replicas { count: 2, fsync: true });
         let bare = builder("redis://h").unwrap();
@@ -211,6 +199,9 @@ mod tests {
             format!("redis://u:x/{secret}@h"),
             format!("redis://u:x?{secret}=1@h"),
             format!("redis://u:{secret}@h:port"),
+            format!("redis://u:{secret}@h/-1"),
+            format!("redis://u:{secret}@::1"),
+            format!("redis://u:{secret}@[]:1"),
             format!("redis://u:{secret}@a,b"),
             format!("redis+sentinel://u:{secret}@a"),
             format!("redis+cluster://u:{secret}@a/1"),

@@ -1,94 +1,142 @@
-//! One connection to the primary, for one call at a time.
+//! One connection to the primary, for one call at a time, with TLS or without.
+
+use std::fmt;
+use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{Pipeline, RedisConnectionInfo, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisResult, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower_idempotency_shared::for_backends::Task;
 
-use super::dial::{Dialer, Host, Task, in_time};
-use super::place::Place;
-use crate::error::NotConnected;
-use crate::wire::row::text;
+use crate::error::{NotConnected, Opened, not_connected_to};
+use crate::guarantee::Setup;
 
-/// A connection.
+/// A connection. It is closed when this is dropped.
 pub(crate) struct Connection {
     pub(crate) commands: MultiplexedConnection,
     /// The number of the server's start.
     pub(crate) run_id: String,
-    /// The policy by which the server deletes keys when its memory is full, until a call has looked at it.
-    pub(crate) policy: Option<String>,
+    /// How the server is set up, until a call has looked at it.
+    pub(crate) setup: Option<Setup>,
     /// The generation of the pool in which it was made. One of an earlier generation is not used again.
     pub(crate) generation: u64,
-    task: Task,
+    /// Ends when the server closes the connection.
+    pub(crate) task: Task,
 }
 
-impl Connection {
-    /// Returns whether its task has ended, as it does when the server closes it.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.task.0.is_finished()
-    }
+/// With TLS or without.
+#[derive(Clone, Default)]
+pub(crate) enum Tls {
+    /// Connections are in plain.
+    #[default]
+    Without,
+    #[cfg(feature = "rustls")]
+    Rustls(tokio_rustls::TlsConnector),
+}
+
+/// A stream of bytes, encrypted or not.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
+/// Where the primary is, or who knows it. A host is a name and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// One server, or a name that leads to the primary.
+    Server(String),
+    /// Sentinels that know the primary of this name.
+    Sentinels { hosts: Vec<String>, name: String },
+    /// Nodes of a cluster, each of which knows the primary of a key.
+    Cluster(Vec<String>),
 }
 
 /// Makes connections to the primary.
+#[derive(Clone)]
 pub(crate) struct Connector {
-    pub(crate) dialer: Dialer,
     pub(crate) place: Place,
     pub(crate) login: RedisConnectionInfo,
     pub(crate) sentinels: RedisConnectionInfo,
-    pub(crate) slot: u16,
+    pub(crate) tls: Tls,
+    /// The time for a connection, with the search for its place.
+    pub(crate) within: Duration,
+    /// A key of the namespace: its slot is that of all its keys.
+    pub(crate) key: String,
 }
 
 impl Connector {
-    /// Connects to the primary, and checks that it is one.
-    pub(crate) async fn connect(&self, generation: u64) -> Result<Connection, NotConnected> {
-        let host = self.primary().await?;
+    /// Connects to the primary, and checks that it is one, and a server that this crate supports.
+    pub(crate) async fn connect(&self, generation: u64) -> Opened<Connection> {
+        let host = &self.primary().await?;
         let talk = async {
-            let (mut commands, task) = self.dialer.commands(&host, &self.login).await?;
-            let mut pipeline = Pipeline::new();
-            pipeline.cmd("ROLE").cmd("INFO").arg("server").cmd("INFO").arg("memory");
-            let answers = commands.send_packed_commands(&pipeline, 0, 3).await;
-            let answers = answers.and_then(|answers| Value::Array(answers).extract_error());
-            let answers = answers.map_err(|error| NotConnected::at(&host, &error))?;
-            let (role, run_id, policy) = read(answers).unwrap_or_default();
-            if role != "master" {
-                return Err(NotConnected::Away(format!("{host} is no primary: its role is {role}")));
-            }
-            Ok(Connection { commands, run_id, policy, generation, task })
+            let (mut commands, task) = self.dial(host, &self.login).await?;
+            let setup = send(&mut commands, Setup::commands()).await.and_then(Setup::read);
+            let setup = setup.map_err(|error| not_connected_to(host, &error))?;
+            setup.check_server(host)?;
+            Ok(Connection { commands, run_id: setup.get("run_id"), setup: Some(setup), generation, task })
         };
-        in_time(&host, self.dialer.within, talk).await
+        in_time(host, self.within, talk).await
     }
 
     /// Connects to hear what is published.
-    pub(crate) async fn listen(&self, channel: &str) -> Result<PubSub, NotConnected> {
-        let host = self.primary().await?;
+    pub(crate) async fn listen(&self, channel: &str) -> Opened<PubSub> {
+        let host = &self.primary().await?;
         let talk = async {
-            let stream = self.dialer.stream(&host).await?;
-            let listening = async {
-                let mut listener = PubSub::new(&self.login, stream).await?;
-                listener.subscribe(channel).await?;
-                Ok(listener)
-            };
-            listening.await.map_err(|error| NotConnected::at(&host, &error))
+            let stream = self.stream(host).await?;
+            let mut listener =
+                PubSub::new(&self.login, stream).await.map_err(|error| not_connected_to(host, &error))?;
+            listener.subscribe(channel).await.map_err(|error| not_connected_to(host, &error))?;
+            Ok(listener)
         };
-        in_time(&host, self.dialer.within, talk).await
+        in_time(host, self.within, talk).await
     }
 
-    async fn primary(&self) -> Result<Host, NotConnected> {
-        self.place.primary(&self.dialer, self.slot, &self.login, &self.sentinels).await
+    /// Opens a stream to `host`, which is a name and a port. The name is resolved anew: it may be of another server
+    /// than before.
+    pub(crate) async fn stream(&self, host: &str) -> Opened<Box<dyn Stream>> {
+        let away = |error: &dyn fmt::Display| NotConnected::Away(format!("{host}: {error}"));
+        let stream = TcpStream::connect(host).await.map_err(|error| away(&error))?;
+        stream.set_nodelay(true).map_err(|error| away(&error))?;
+        match &self.tls {
+            Tls::Without => Ok(Box::new(stream)),
+            #[cfg(feature = "rustls")]
+            Tls::Rustls(connector) => {
+                let wrong = |error: &dyn fmt::Display| crate::error::refused(format!("{host}: TLS: {error}"));
+                let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']).to_owned();
+                let name = rustls::pki_types::ServerName::try_from(name).map_err(|error| wrong(&error))?;
+                let stream = connector.connect(name, stream).await.map_err(|error| match error.kind() {
+                    // The certificate is wrong, or the server speaks no TLS.
+                    std::io::ErrorKind::InvalidData => wrong(&error),
+                    _ => away(&error),
+                })?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+
+    /// Opens a connection for commands. Its task moves the bytes, and ends with it.
+    pub(crate) async fn dial(&self, host: &str, login: &RedisConnectionInfo) -> Opened<(MultiplexedConnection, Task)> {
+        let stream = self.stream(host).await?;
+        // Calls have limits of their own.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let connected = MultiplexedConnection::new_with_config(login, stream, config).await;
+        let (connection, driver) = connected.map_err(|error| not_connected_to(host, &error))?;
+        Ok((connection, Task(tokio::spawn(driver))))
     }
 }
 
-/// Returns whether a server with this `maxmemory-policy` may delete keys without a time to live: all of this crate's.
-pub(crate) fn evicts(policy: &str) -> bool {
-    !(policy == "noeviction" || policy.starts_with("volatile-"))
+/// Sends commands in one round trip. Errors of the server are among the answers.
+pub(crate) async fn send(connection: &mut MultiplexedConnection, commands: Vec<Cmd>) -> RedisResult<Vec<Value>> {
+    let (count, mut pipeline) = (commands.len(), Pipeline::with_capacity(commands.len()));
+    for command in commands {
+        pipeline.add_command(command);
+    }
+    connection.send_packed_commands(&pipeline, 0, count).await
 }
 
-/// The role, the run id and the policy, by the answers to `ROLE`, `INFO server` and `INFO memory`.
-fn read(answers: Value) -> Option<(String, String, Option<String>)> {
-    let Value::Array(answers) = answers else { return None };
-    let [Value::Array(role), server, memory] = <[Value; 3]>::try_from(answers).ok()? else { return None };
-    let line = |section: Value, name: &str| {
-        let section = String::from_utf8(text(section)?).ok()?;
-        section.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
-    };
-    let role = String::from_utf8(text(role.into_iter().next()?)?).ok()?;
-    Some((role, line(server, "run_id:")?, line(memory, "maxmemory_policy:")))
+/// Ends a talk with a host that takes too long.
+pub(crate) async fn in_time<T>(host: &str, within: Duration, talk: impl Future<Output = Opened<T>>) -> Opened<T> {
+    let late = || NotConnected::Away(format!("{host} does not answer within {} ms", within.as_millis()));
+    timeout(within, talk).await.unwrap_or_else(|_| Err(late()))
 }

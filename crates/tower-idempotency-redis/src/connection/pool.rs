@@ -9,14 +9,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tower_idempotency_shared::BackendError;
 
 use super::connect::{Connection, Connector};
-use crate::error::{crowded, nothing};
 
 /// Connections, made when they are needed.
 pub(crate) struct Pool {
@@ -29,7 +27,6 @@ pub(crate) struct Pool {
     generation: AtomicU64,
     /// Notified when all connections are dropped. The listener of changes connects anew then.
     pub(crate) dropped: Arc<Notify>,
-    wait: Duration,
 }
 
 /// A connection that one call has. It is closed when this is dropped.
@@ -40,7 +37,7 @@ pub(crate) struct Lent<'a> {
 }
 
 impl Pool {
-    pub(crate) fn new(connector: Arc<Connector>, connections: usize, wait: Duration) -> Self {
+    pub(crate) fn new(connector: Arc<Connector>, connections: usize) -> Self {
         Self {
             connector,
             connections,
@@ -49,7 +46,6 @@ impl Pool {
             idle: Mutex::default(),
             generation: AtomicU64::new(0),
             dropped: Arc::default(),
-            wait,
         }
     }
 
@@ -62,29 +58,29 @@ impl Pool {
     pub(crate) async fn take(&self, renews: bool) -> Result<Lent<'_>, BackendError> {
         let permits = if renews { &self.renewals } else { &self.calls };
         // Less than the time that a call may take: what follows is the database's.
-        let wait = self.wait / 3;
-        let late = || crowded(format!("no connection became free within {} ms", wait.as_millis()));
-        let permit = timeout(wait, permits.acquire()).await.map_err(|_| late())?;
-        let permit = permit.map_err(|_| nothing("the store is closed"))?;
+        let wait = self.connector.within / 3;
+        let late = || format!("no connection became free within {} ms", wait.as_millis());
+        let permit = timeout(wait, permits.acquire()).await.map_err(|_| BackendError::Crowded(late().into()))?;
+        let permit = permit.map_err(|error| BackendError::Nothing(error.into()))?;
         let connection = match self.idle() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect().await.map_err(|reason| BackendError::Nothing(reason.into()))?,
         };
         Ok(Lent { pool: self, connection, _permit: permit })
     }
 
-    async fn connect(&self) -> Result<Connection, BackendError> {
-        let generation = self.generation.load(Ordering::SeqCst);
-        let late = || nothing(format!("there is no new connection within {} ms", self.wait.as_millis()));
+    async fn connect(&self) -> Result<Connection, String> {
+        let (generation, wait) = (self.generation.load(Ordering::SeqCst), self.connector.within);
+        let late = || format!("there is no new connection within {} ms", wait.as_millis());
         // Boxed, as it is large and rare: what waits for a call is moved about.
-        let connected = timeout(self.wait, Box::pin(self.connector.connect(generation))).await;
-        connected.map_err(|_| late())?.map_err(|error| nothing(error.to_string()))
+        let connected = timeout(wait, Box::pin(self.connector.connect(generation))).await;
+        connected.map_err(|_| late())?.map_err(|error| error.to_string())
     }
 
     /// One that is free and not known to have ended.
     fn idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|connection| !connection.has_ended());
+        idle.retain(|connection| !connection.task.0.is_finished());
         idle.pop()
     }
 

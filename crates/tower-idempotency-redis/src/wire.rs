@@ -1,0 +1,183 @@
+//! Rows out of answers, and writes and rows as arguments. `lua/rows.lua` has the places of the parts.
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+use redis::{Value, from_redis_value};
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::for_backends::{check_row, check_write, millis};
+use tower_idempotency_shared::{Answer, Expect, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token, Write};
+
+use super::error::{Called, unreadable};
+
+/// The length of a header, and the form of rows with which it begins.
+const HEADER: usize = 156;
+const VERSION: u8 = b'1';
+/// A time that is not there.
+const NONE: &str = "--------------------";
+
+/// Reads an answer of the script, which came on a connection to the server with this run id: the time, the server, and
+/// then what the operation adds.
+///
+/// The run id changes at a start, the replication id at a promotion, and the marker when the rows are wiped.
+pub(crate) fn answer(value: Value, run_id: &str) -> Called<Answer<Vec<Value>>> {
+    let mut first: Vec<Value> = from_redis_value(value).map_err(unreadable)?;
+    let rows = first.split_off(first.len().min(3));
+    let first = from_redis_value::<(u64, String, String)>(Value::Array(first));
+    let (now, replication, marker) = first.map_err(unreadable)?;
+    let mut digest = blake3::Hasher::new_derive_key("tower-idempotency 2026 redis server v1");
+    // None of them has a space in it.
+    digest.update(format!("{run_id} {replication} {marker}").as_bytes());
+    let mut server = [0; 8];
+    digest.finalize_xof().fill(&mut server);
+    Ok(Answer { now: Timestamp::from_millis(now), server: ServerId(u64::from_le_bytes(server)), rows })
+}
+
+/// A number as a decimal text of one length, which compares as the number does. Lua would keep it as a double.
+pub(crate) fn digits(number: u64) -> String {
+    format!("{number:020}")
+}
+
+pub(crate) fn time(time: Timestamp) -> String {
+    digits(time.as_millis())
+}
+
+/// A kind's number, with its sign.
+pub(crate) fn kind(kind: Kind) -> String {
+    format!("{:+06}", kind.number())
+}
+
+/// The row of `id`, if there is one.
+pub(crate) fn row(id: RecordId, value: Value) -> Called<Option<Row>> {
+    let bytes: Option<Vec<u8>> = from_redis_value(value).map_err(unreadable)?;
+    bytes.map(|bytes| parsed(id, bytes.into())).transpose()
+}
+
+/// A row with its id before it.
+pub(crate) fn listed(value: Value) -> Called<Row> {
+    let mut bytes = Bytes::from(from_redis_value::<Vec<u8>>(value).map_err(unreadable)?);
+    let id = <[u8; 32]>::try_from(&*bytes.split_to(bytes.len().min(32))).map_err(unreadable)?;
+    parsed(RecordId::from_bytes(id), bytes)
+}
+
+fn parsed(id: RecordId, mut state: Bytes) -> Called<Row> {
+    let header = state.split_to(state.len().min(HEADER));
+    if header.len() < HEADER || header[0] != VERSION {
+        return Err(unreadable("a row has a form that this release does not know"));
+    }
+    let (mut token, mut session) = ([0; 16], [0; 32]);
+    token.copy_from_slice(&header[1..17]);
+    session.copy_from_slice(&header[44..76]);
+    let time = |from: usize| number(&header[from..from + 20]).map(Timestamp::from_millis);
+    Ok(Row {
+        id,
+        token: Token(token),
+        fence: Fence(number(&header[17..37])?),
+        kind: Kind::of(number(&header[37..43])?),
+        session: (header[43] == b'1').then_some(RecordId::from_bytes(session)),
+        until: if header[76..96] == *NONE.as_bytes() { None } else { Some(time(76)?) },
+        began: time(96)?,
+        since: time(116)?,
+        expires: time(136)?,
+        state,
+    })
+}
+
+fn number<T: FromStr>(digits: &[u8]) -> Called<T> {
+    let number = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    number.ok_or_else(|| unreadable("a number of a row has other signs than digits"))
+}
+
+/// The header of a row that is written as it is.
+pub(crate) fn header(row: &Row) -> Vec<u8> {
+    let session = row.session.map_or([0; 32], |session| *session.as_bytes());
+    let until = row.until.map_or(NONE.to_owned(), time);
+    let numbers = [digits(row.fence.0), kind(row.kind), u8::from(row.session.is_some()).to_string()].concat();
+    let times = [until, time(row.began), time(row.since), time(row.expires)].concat();
+    [[VERSION].as_slice(), &row.token.0, numbers.as_bytes(), &session, times.as_bytes()].concat()
+}
+
+/// Returns whether the write claims a row that it expects to be absent: the only write that needs room.
+pub(crate) fn is_claim(write: &Write) -> bool {
+    write.expect == Expect::Absent && write.kind == Kind::Running
+}
+
+/// The eleven arguments of a write. Fails if no database may get it.
+pub(crate) fn arguments(write: &Write) -> Called<[Vec<u8>; 11]> {
+    check_write(write)?;
+    let (mode, fence) = match write.fence {
+        NewFence::Keep => ("k", 0),
+        NewFence::Exactly(fence) => ("e", fence.0),
+        NewFence::Above(fence) => ("a", fence.0),
+    };
+    let duration = |duration| digits(millis(duration).unsigned_abs());
+    let stamp = |stamp| if stamp == Stamp::Now { "n" } else { "k" };
+    Ok([
+        write.token.0.into(),
+        if let Expect::Token(token) = write.expect { token.0.into() } else { Vec::new() },
+        mode.into(),
+        digits(fence).into(),
+        kind(write.kind).into(),
+        write.session.map_or(Vec::new(), |session| session.as_bytes().into()),
+        write.until.map_or(String::new(), duration).into(),
+        stamp(write.began).into(),
+        stamp(write.since).into(),
+        if let NewExpiry::In(expires) = write.expires { duration(expires).into() } else { Vec::new() },
+        write.state.to_vec(),
+    ])
+}
+
+/// The two arguments of a row that is written as it is.
+pub(crate) fn adopted(row: &Row) -> Called<[Vec<u8>; 2]> {
+    check_row(row)?;
+    Ok([header(row), row.state.to_vec()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_survives_the_wire() {
+        let id = RecordId::from_bytes([9; 32]);
+        let bare = Row {
+            id,
+            token: Token([0xff; 16]),
+            fence: Fence(u64::MAX),
+            kind: Kind::Other(-7),
+            session: None,
+            until: None,
+            began: Timestamp::from_millis(0),
+            since: Timestamp::from_millis(1_790_000_000_123),
+            expires: Timestamp::from_millis(u64::MAX),
+            state: Bytes::from_static(b"\0state\xff"),
+        };
+        let session = Some(RecordId::from_bytes([0; 32]));
+        let owned = Row { session, until: Some(Timestamp::from_millis(7)), state: Bytes::new(), ..bare.clone() };
+        for kept in [bare, owned] {
+            assert_eq!(header(&kept).len(), HEADER);
+            let bytes = [header(&kept), kept.state.to_vec()].concat();
+            assert_eq!(row(id, Value::BulkString(bytes.clone())).unwrap().as_ref(), Some(&kept));
+            assert_eq!(listed(Value::BulkString([id.as_bytes().to_vec(), bytes].concat())).unwrap(), kept);
+        }
+    }
+
+    #[test]
+    fn a_number_has_one_length_and_no_digit_is_lost() {
+        for value in [0, 1, 9_007_199_254_740_993, u64::MAX] {
+            assert_eq!((digits(value).len(), number(digits(value).as_bytes()).ok()), (20, Some(value)));
+        }
+        for value in [i16::MIN, -1, 0, 7, i16::MAX] {
+            let text = kind(Kind::of(value));
+            assert_eq!((text.len(), number(text.as_bytes()).ok()), (6, Some(value)));
+        }
+    }
+
+    #[test]
+    fn another_form_of_a_row_is_no_row() {
+        for bytes in [b"".as_slice(), &[b'2'; HEADER], &[b'1'; HEADER - 1], &[b'x'; HEADER]] {
+            assert!(row(RecordId::from_bytes([9; 32]), Value::BulkString(bytes.to_vec())).is_err(), "{bytes:?}");
+        }
+    }
+}
