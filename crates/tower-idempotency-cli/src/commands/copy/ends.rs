@@ -76,7 +76,7 @@ impl End {
             }
             Place::Redis(database) => {
                 let builder = redis(database, options)?.accept_eviction().accept_unknown_settings();
-                let rows = Rows::Redis(RedisRows::existing(database, builder.clone()).await?);
+                let rows = Rows::Redis(RedisRows::existing(database, builder.clone()).await?.into());
                 let namespace = Namespace::unused(rows, database.namespace.as_deref(), options.wait).await?;
                 let store = opened(opened_redis(builder).await?).await?;
                 Self::of_records(store, namespace, options.wait).await
@@ -105,7 +105,7 @@ impl End {
             Place::Redis(database) => {
                 // Not where the server may delete them.
                 let backend = opened_redis(redis(database, options)?).await?;
-                let rows = Rows::Redis(RedisRows::of(redis(database, options)?).await?);
+                let rows = Rows::Redis(RedisRows::of(redis(database, options)?).await?.into());
                 let namespace = Namespace::unused(rows, database.namespace.as_deref(), options.wait).await?;
                 Self::above(opened(backend).await?, namespace, above).await
             }

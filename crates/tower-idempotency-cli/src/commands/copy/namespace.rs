@@ -20,7 +20,7 @@ pub(super) struct Namespace {
 /// The rows of a namespace.
 pub(super) enum Rows {
     Postgres(PostgresRows),
-    Redis(RedisRows),
+    Redis(Box<RedisRows>),
 }
 
 impl Namespace {

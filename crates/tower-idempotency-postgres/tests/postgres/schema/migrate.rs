@@ -51,7 +51,7 @@ async fn many_may_migrate_at_once_whatever_the_role_s_isolation_is() {
         client.batch_execute(&sql).await.unwrap();
         // Nothing is set for a connection then, so it has the role's settings.
         let builder = PostgresBackend::from_url(&server.url()).unwrap().behind_pooler();
-        let builder = builder.schema(&isolation.replace(' ', "_")).unwrap();
+        let builder = builder.schema(isolation.replace(' ', "_")).unwrap();
         // They wait for a lock with their transactions begun, so that each has a snapshot from before the table.
         client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({MIGRATIONS})")).await.unwrap();
         let migrations = (0..4).map(|_| {
