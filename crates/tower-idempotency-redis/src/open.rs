@@ -68,10 +68,16 @@ async fn attempt(backend: &RedisBackend) -> Opened<()> {
     if let Some((_, error)) = setup.and_then(|setup| setup.fault(durability, accepted)) {
         return Err(NotConnected::ForGood(error));
     }
-    let mut publish = cmd("PUBLISH");
+    // The error for an unknown command has its parameters, which must be text: without an engine, so must these be.
+    let (mut publish, mut script) = (cmd("PUBLISH"), cmd("EVAL"));
     publish.arg(database.keys.named("c")).arg("");
-    let published = database.command(vec![publish]).await.map_err(not_connected)?;
-    if let Some(Value::ServerError(error)) = published.first() {
+    script.arg("return 1").arg(0);
+    let answers = database.command(vec![script, publish]).await.map_err(not_connected)?;
+    let [scripted, published] = answers.as_slice() else { return Err(refused("two commands have other answers")) };
+    if let Value::ServerError(error) = scripted {
+        return Err(not_connected(error));
+    }
+    if let Value::ServerError(error) = published {
         let pattern = database.keys.named("*");
         return Err(refused(format!("{error}; the user needs the rights ~{pattern} &{pattern} +publish")));
     }
