@@ -63,12 +63,12 @@ impl Database {
     pub(crate) async fn ask_all(&self, calls: &[Call], bytes: Option<usize>, renews: bool) -> Called<Vec<Answered>> {
         let RedisBackendBuilder { durability, response_timeout, wait_for_replicas, .. } = self.settings;
         let barrier = durability.barrier(wait_for_replicas);
-        let wait = if barrier.is_some() { wait_for_replicas } else { Duration::ZERO };
+        let wait = if barrier.is_empty() { Duration::ZERO } else { wait_for_replicas };
         let more = |bytes: usize| Duration::from_millis((bytes as u64).saturating_mul(1_000) / SLOWEST);
         let limit = bytes.map_or(PATIENT, |bytes| response_timeout + wait + more(bytes));
         let commands = |with_text| {
             let calls = calls.iter().map(|call| call.command(&self.scripts, with_text));
-            calls.chain(barrier.clone()).collect()
+            calls.chain(barrier.iter().cloned()).collect()
         };
         let has = |answers: &[Value], is: fn(&str) -> bool| {
             answers.iter().any(|answer| matches!(answer, Value::ServerError(error) if is(error.code())))
@@ -79,7 +79,7 @@ impl Database {
         if has(&answers, |code| code == "NOSCRIPT") {
             answers = within(&mut lent, commands(true), limit).await?;
         }
-        // The last answer is that of the barrier, if there is one.
+        // After the calls' answers come those of the barrier, if there is one.
         let short = answers.split_off(calls.len()).pop().and_then(|answer| durability.shortfall(answer));
         let is_elsewhere = has(&answers, is_elsewhere);
         let outcomes = answers.into_iter().map(|value| match value {

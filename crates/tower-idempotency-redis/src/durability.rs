@@ -22,7 +22,8 @@ pub enum Durability {
     Replicas {
         /// The number of replicas, at least 1. It is never read from the server, which forgets a replica that is gone.
         count: u32,
-        /// Waits until the primary and these replicas have synced their append-only files: Redis 7.2 or later.
+        /// Waits until the primary and these replicas have synced their append-only files: Redis 7.2 or later, and all of
+        /// them with `appendfsync always`. Otherwise each call would take up to a second.
         fsync: bool,
     },
 }
@@ -53,19 +54,22 @@ impl Durability {
         }
     }
 
-    /// The command that waits, on the connection that has written: elsewhere it says yes at once.
-    pub(crate) fn barrier(self, within: Duration) -> Option<Cmd> {
-        let Self::Replicas { count, fsync } = self else { return None };
-        let mut wait = cmd(if fsync { "WAITAOF" } else { "WAIT" });
-        if fsync {
-            wait.arg(1);
-        }
+    /// The commands that wait, on the connection that has written: elsewhere they say yes at once. The last one's answer
+    /// counts.
+    ///
+    /// A replica says what it has synced when it is asked, or each second. One that is asked along with the write has not
+    /// synced it yet. So it is asked for its disk once it has the write in memory.
+    pub(crate) fn barrier(self, within: Duration) -> Vec<Cmd> {
+        let Self::Replicas { count, fsync } = self else { return Vec::new() };
         // Zero would wait for ever.
-        wait.arg(count).arg(within.as_millis().max(1));
-        Some(wait)
+        let within = (within.as_millis() / if fsync { 2 } else { 1 }).max(1);
+        let (mut memory, mut disk) = (cmd("WAIT"), cmd("WAITAOF"));
+        memory.arg(count).arg(within);
+        disk.arg(1).arg(count).arg(within);
+        if fsync { vec![memory, disk] } else { vec![memory] }
     }
 
-    /// What is missing by the answer of the barrier, if something is.
+    /// What is missing by the last answer of the barrier, if something is.
     pub(crate) fn shortfall(self, answer: Value) -> Option<String> {
         let Self::Replicas { count, fsync } = self else { return None };
         let answer = if fsync { answer } else { Value::Array(vec![Value::Int(1), answer]) };
