@@ -173,7 +173,9 @@ fn a_run_whose_server_has_died_shows_as_interrupted_and_can_be_settled_and_copie
     let fence = shown["fence"].as_str().unwrap();
     let settled = idem(&["settle", &url, &id("k1").to_string(), "--fence", fence, "--release", "--yes", "--wait=12s"]);
     assert_eq!(settled.code, 0, "{settled:?}");
-    assert_eq!(idem(&["show", &url, &id("k1").to_string()]).code, 1);
+    // It was the only record, and no service lives.
+    let gone = idem(&["show", &url, &id("k1").to_string()]);
+    assert!(gone.code == 3 && gone.stderr.contains("no service has a row"), "{gone:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
