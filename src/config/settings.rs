@@ -15,8 +15,8 @@ use {
 };
 
 /// Defines a struct with a field for each option of a builder, and the methods that look at all of them. `setting` of
-/// this module has to be in scope. The second form is for a builder that may refuse a value: it has the options that may
-/// be refused, then those whose method takes no value, and then all others.
+/// this module has to be in scope. The second form is for a builder that may refuse a value: it has the options that
+/// may be refused, then those whose method takes no value, and then all others.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! settings {

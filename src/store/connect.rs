@@ -47,7 +47,8 @@ impl AnyStore {
     /// - `memory:`: a new [`MemoryStore`](crate::MemoryStore). Feature `memory`.
     ///
     /// A shared store is opened by the crate of its database: `tower_idempotency_postgres::connect` or
-    /// `tower_idempotency_redis::connect`. Give it to [`new`](Self::new), as any store that you open with other settings.
+    /// `tower_idempotency_redis::connect`. Give it to [`new`](Self::new), as any store that you open with other
+    /// settings.
     ///
     /// # Errors
     /// [`ConnectError::Url`] for a URL of another form, which the error does not repeat; [`ConnectError::Feature`] for

@@ -103,8 +103,8 @@ impl RedisServer {
         Ok(server)
     }
 
-    /// Makes it a replica of the server at `primary`, without the data it has. When this returns, it has a copy, and gets
-    /// what is written from then on.
+    /// Makes it a replica of the server at `primary`, without the data it has. When this returns, it has a copy, and
+    /// gets what is written from then on.
     pub fn follow(&self, primary: SocketAddr) {
         let answer = self.say(&format!("REPLICAOF {} {}", primary.ip(), primary.port()));
         assert!(answer.starts_with("+OK"), "{answer}");

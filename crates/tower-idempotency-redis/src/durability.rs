@@ -22,8 +22,8 @@ pub enum Durability {
     Replicas {
         /// The number of replicas, at least 1. It is never read from the server, which forgets a replica that is gone.
         count: u32,
-        /// Waits until the primary and these replicas have synced their append-only files: Redis 7.2 or later, and all of
-        /// them with `appendfsync always`. Otherwise each call would take up to a second.
+        /// Waits until the primary and these replicas have synced their append-only files: Redis 7.2 or later, and all
+        /// of them with `appendfsync always`. Otherwise each call would take up to a second.
         fsync: bool,
     },
 }
@@ -54,11 +54,11 @@ impl Durability {
         }
     }
 
-    /// The commands that wait, on the connection that has written: elsewhere they say yes at once. The last one's answer
-    /// counts.
+    /// The commands that wait, on the connection that has written: elsewhere they say yes at once. The last one's
+    /// answer counts.
     ///
-    /// A replica says what it has synced when it is asked, or each second. One that is asked along with the write has not
-    /// synced it yet. So it is asked for its disk once it has the write in memory.
+    /// A replica says what it has synced when it is asked, or each second. One that is asked along with the write has
+    /// not synced it yet. So it is asked for its disk once it has the write in memory.
     pub(crate) fn barrier(self, within: Duration) -> Vec<Cmd> {
         let Self::Replicas { count, fsync } = self else { return Vec::new() };
         // Zero would wait for ever.

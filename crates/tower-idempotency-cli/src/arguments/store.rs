@@ -59,7 +59,8 @@ pub(crate) enum StoreCommand {
     /// Copies all live records to another store, while no server runs, and counts both sides.
     ///
     /// The records stay in the old store, too. A record that is in the new store already is never overwritten, so the
-    /// command may be run again after an interruption. Both databases have the password of PGPASSWORD or `REDISCLI_AUTH`.
+    /// command may be run again after an interruption. Both databases have the password of PGPASSWORD or
+    /// `REDISCLI_AUTH`.
     Copy(Copy),
     /// Tests the store itself: claims, lost answers, clock, syncs, schema, rights, versions, and what it can lose.
     Doctor(OfStore),

@@ -6,8 +6,8 @@ use tower_idempotency_shared::{BackendError, Clocks};
 
 use crate::lab::{RedisServer, at, builder, claim, complete, get, id, is_done, own_server, pair, put};
 
-/// A call that is made again until the primary is found. Each try has a limit of its own: a Valkey that hands over holds
-/// calls back.
+/// A call that is made again until the primary is found. Each try has a limit of its own: a Valkey that hands over
+/// holds calls back.
 async fn settled(backend: &RedisBackend, write: &tower_idempotency_shared::Write) {
     let mut last = None;
     for _ in 0..100 {
