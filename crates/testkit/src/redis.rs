@@ -70,7 +70,12 @@ impl RedisServer {
 
     /// The same, with further lines in its file of settings.
     pub fn sentinel_with(primary: SocketAddr, lines: &[&str]) -> Result<Self, String> {
-        let monitor = format!("sentinel monitor main {} {} 1", primary.ip(), primary.port());
+        Self::sentinel_voting(primary, 1, lines)
+    }
+
+    /// The same, where so many sentinels have to agree that the server is gone.
+    pub fn sentinel_voting(primary: SocketAddr, quorum: usize, lines: &[&str]) -> Result<Self, String> {
+        let monitor = format!("sentinel monitor main {} {} {quorum}", primary.ip(), primary.port());
         let mut settings = vec![monitor.as_str()];
         settings.extend(lines);
         let mut sentinel = Self::prepared(program()?, &settings)?;
@@ -160,7 +165,9 @@ impl RedisServer {
         command.args(self.wrapper()).arg(&self.program);
         if self.is_sentinel {
             let file = self.directory.join("sentinel.conf");
-            fs::write(&file, self.settings.join("\n")).expect("its directory can be written");
+            // Others would take it for the address from which it connects.
+            let own = format!("sentinel announce-ip {}\n{}", self.address, self.settings.join("\n"));
+            fs::write(&file, own).expect("its directory can be written");
             command.arg(file).arg("--sentinel");
         }
         command.args(["--port", &self.port.to_string(), "--bind", &self.address.to_string()]);

@@ -137,7 +137,7 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// Sets the password, where the URL has none: of a secret that is apart from it.
+    /// Sets the password, in place of the URL's: of a secret that is apart from it.
     pub fn password(mut self, password: impl AsRef<str>) -> Self {
         self.connector.login = self.connector.login.set_password(password);
         self

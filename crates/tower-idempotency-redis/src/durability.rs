@@ -7,8 +7,8 @@ use redis::{Cmd, Value, cmd, from_redis_value};
 
 /// What a write has to reach before it is answered. Rows that calls show have reached the same.
 ///
-/// Redis itself answers before a write has reached anything but memory. In a test, each failover without a wait for
-/// the replicas lost up to 940 of some 25,000 answered writes, and none with it.
+/// Redis itself answers before a write has reached anything but memory. A failover to a replica that was cut off lost
+/// all that was answered meanwhile without a wait for it, and nothing with it: see the guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {

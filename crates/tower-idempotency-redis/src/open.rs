@@ -38,7 +38,8 @@ impl RedisBackendBuilder {
     /// If the future is dropped, a row of the trial may be there, which expires in a minute.
     pub async fn open(self) -> Result<RedisBackend, RedisError> {
         if self.needs_tls && matches!(self.connector.tls, Tls::Without) {
-            let reason = "missing, and the URL begins with rediss: set it by `RedisBackendBuilder::tls`";
+            let reason =
+                "missing, and the URL begins with rediss: set it by `RedisBackendBuilder::tls` (feature `rustls`)";
             return Err(RedisError::Option { option: "the TLS configuration", reason });
         }
         let (waited, keys) = (self.open_within, Keys::new(&self.namespace));

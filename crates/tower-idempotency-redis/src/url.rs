@@ -26,10 +26,11 @@ const SENTINEL_PORT: u16 = 26_379;
 ///   watch. The user and the password are those of the primary.
 /// - `redis+cluster://user:password@host:port,host:port`: nodes of a cluster. All rows of a namespace are in one slot.
 ///
-/// `rediss` for `redis` asks for TLS: set a configuration by [`RedisBackendBuilder::tls`](RedisBackendBuilder). The
-/// parameter `namespace` names the rows of this service; by default it is `default`. The parameter `durability` says
-/// what a write has to reach before it is answered: `memory`, `aof` (the default), `replicas:2` or `replicas:2:fsync`;
-/// see [`Durability`]. A database that can't be reached is tried for 10 seconds. Settings of a file go through
+/// `rediss` for `redis` asks for TLS, whose configuration no URL has: this function refuses it, and
+/// [`RedisBackend::from_url`] takes it (feature `rustls`). The parameter `namespace` names the rows of this service; by
+/// default it is `default`. The parameter `durability` says what a write has to reach before it is answered: `memory`,
+/// `aof` (the default), `replicas:2` or `replicas:2:fsync`; see [`Durability`]. A database that can't be reached is
+/// tried for 10 seconds. Settings of a file go through
 /// `connect_with` (feature `config`), and all others through [`RedisBackend`] and
 /// [`SharedStoreBuilder`](tower_idempotency_shared::SharedStoreBuilder).
 ///

@@ -33,8 +33,6 @@ mod round;
 mod writers;
 
 use testkit::dice::number;
-use testkit::redis::own_server;
-use testkit::skipped;
 use tower_idempotency_redis::Durability;
 
 use crate::losses::Losses;
@@ -69,13 +67,6 @@ async fn a_failover_loses_nothing_that_waited_for_the_replica() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_loses_nothing_that_waited_for_the_disk_of_the_replica() {
-    let name = "failovers with a wait for disks";
-    let Some(server) = own_server(name, &[]) else { return };
-    if !server.say("COMMAND INFO WAITAOF").contains("waitaof") {
-        skipped(name, "the program is older than Redis 7.2, and knows no WAITAOF");
-        return;
-    }
-    drop(server);
     nothing_is_lost(Durability::Replicas { count: 1, fsync: true }, APPENDS).await;
 }
 

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use testkit::proxy::Proxy;
-use testkit::redis::{RedisServer, own_server};
+use testkit::redis::{RedisServer, own_server, server_where};
 use tower_idempotency_redis::{Durability, RedisBackend};
 
 use crate::losses::Losses;
@@ -60,8 +60,14 @@ pub(crate) async fn open(url: &str, durability: Durability) -> RedisBackend {
 impl Round {
     /// Starts both servers and the writers. Returns `None` if there is no server here.
     pub(crate) async fn start(promise: &str, durability: Durability, settings: &[&str]) -> Option<Self> {
-        let primary = own_server(promise, settings)?;
-        let replica = RedisServer::replica_of(primary.address(), settings).expect("the program is there");
+        let primary = match durability {
+            Durability::Replicas { fsync: true, .. } => {
+                let knows = |server: &RedisServer| server.say("COMMAND INFO WAITAOF").contains("waitaof");
+                server_where(promise, settings, "a server that knows WAITAOF", knows)?
+            }
+            _ => own_server(promise, settings)?,
+        };
+        let replica = primary.replica(settings);
         let name = Proxy::to(primary.address(), |_| Some(())).await;
         let backend = open(&format!("redis://{}", name.address()), durability).await;
         let waits = matches!(durability, Durability::Replicas { .. });

@@ -46,18 +46,22 @@ async fn clean_up(backend: &RedisBackend, report: &mut Report) -> Result<(), Fai
 }
 
 fn not_opened(error: &RedisError, report: &mut Report) -> Result<(), Failure> {
-    let (check, verdict) = match error {
+    let (check, verdict) = check_of(error);
+    report.found(check, verdict, with_causes(error))
+}
+
+fn check_of(error: &RedisError) -> (&'static str, Verdict) {
+    match error {
         RedisError::Refused { reason } if reason.contains("does not compare and set") => {
             ("claim twice", Verdict::ClaimIgnored)
         }
-        RedisError::Refused { reason } if reason.starts_with("it is ") || reason.contains("Lua engine") => {
+        RedisError::Refused { reason } if reason.contains(": it is ") || reason.contains("Lua engine") => {
             ("server", Verdict::OtherRelease)
         }
         RedisError::Refused { .. } => ("rights", Verdict::Refused),
         RedisError::NotDurable { .. } => ("can lose", Verdict::NotDurable),
         _ => ("connection", Verdict::NotTested),
-    };
-    report.found(check, verdict, with_causes(error))
+    }
 }
 
 /// Judges a loss. One that this release does not know is taken for the worst.
@@ -76,6 +80,21 @@ fn verdict(loss: &str) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // The texts are those of the store.
+    #[test]
+    fn a_server_that_no_store_can_use_is_no_missing_right() {
+        let refused = |reason: &str| check_of(&RedisError::Refused { reason: reason.to_owned() });
+        for reason in [
+            "h:1: it is Dragonfly, which has neither WAIT nor an append-only file that can be relied on",
+            "h:1: it is an active replica of KeyDB: two servers take writes of the same rows",
+            "h:1: it is older than Redis 7.0, and knows no flags of scripts",
+            "ERR unknown command 'EVAL'; the server has no Lua engine: load its module",
+        ] {
+            assert_eq!(refused(reason), ("server", Verdict::OtherRelease), "{reason}");
+        }
+        assert_eq!(refused("NOPERM it may not; the user needs the rights"), ("rights", Verdict::Refused));
+    }
 
     #[test]
     fn a_loss_that_is_not_known_is_taken_for_the_worst() {

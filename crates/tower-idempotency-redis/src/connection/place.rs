@@ -13,7 +13,7 @@ impl Connector {
             Place::Sentinels { hosts, name } => (hosts, &self.sentinels, ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name]),
             Place::Cluster(hosts) => (hosts, &self.login, ["HGET", &self.key, "m"]),
         };
-        let mut reasons = Vec::new();
+        let (mut reasons, mut refusals) = (Vec::new(), Vec::new());
         // One that does not answer must not keep the others from being asked.
         let share = self.within / u32::try_from(hosts.len() + 1).unwrap_or(u32::MAX);
         for host in hosts {
@@ -31,10 +31,18 @@ impl Connector {
             };
             match in_time(host, share, asked).await {
                 Ok(primary) => return Ok(primary),
-                Err(error) => reasons.push(error.to_string()),
+                Err(NotConnected::ForGood(error)) => refusals.push(error),
+                Err(NotConnected::Away(reason)) => reasons.push(reason),
             }
         }
-        Err(NotConnected::Away(reasons.join("; ")))
+        // One that only was not reached may know it at the next try.
+        match refusals.pop() {
+            Some(refusal) if reasons.is_empty() => Err(NotConnected::ForGood(refusal)),
+            refusal => {
+                reasons.extend(refusal.iter().chain(&refusals).map(ToString::to_string));
+                Err(NotConnected::Away(reasons.join("; ")))
+            }
+        }
     }
 }
 

@@ -17,6 +17,28 @@ mod backend {
     tower_idempotency_conformance::backend_conformance!(subject);
 }
 
+/// A namespace has one slot, and so one of three nodes.
+mod cluster {
+    use testkit::redis::RedisServer;
+    use tokio::sync::OnceCell;
+    use tower_idempotency_conformance::backend::BackendSubject;
+    use tower_idempotency_redis::RedisBackend;
+
+    use crate::lab::{at, cluster, fresh};
+
+    async fn subject() -> Option<BackendSubject<RedisBackend>> {
+        static NODES: OnceCell<Option<Vec<RedisServer>>> = OnceCell::const_new();
+        let nodes = NODES.get_or_init(|| cluster("the contract in a cluster", 3)).await.as_ref()?;
+        let nodes: Vec<_> = nodes.iter().collect();
+        let (namespace, another) = (fresh(), fresh());
+        let open = async |namespace: &str| at("cluster", &nodes, "", namespace).open().await.unwrap();
+        let subject = BackendSubject::new(open(&namespace).await).another_process(open(&namespace).await);
+        Some(subject.another_namespace(open(&another).await))
+    }
+
+    tower_idempotency_conformance::backend_conformance!(subject);
+}
+
 /// The rules that need servers of their own.
 mod servers {
     use std::sync::{Arc, Mutex};

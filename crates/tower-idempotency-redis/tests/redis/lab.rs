@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
+use testkit::process::until;
 use testkit::redis::shared_server;
 pub(crate) use testkit::redis::{RedisServer, own_server, server_where};
 pub(crate) use testkit::rows::{claim, complete, id, is_done, token};
@@ -28,8 +29,7 @@ pub(crate) struct Lab {
 impl Lab {
     /// A namespace of which the writes reach the memory of the server at `url`.
     pub(crate) async fn new(url: &str) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let namespace = format!("n{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let namespace = fresh();
         let backend = builder(url, &namespace).open().await.unwrap();
         Self { url: url.to_owned(), namespace, backend }
     }
@@ -51,6 +51,12 @@ impl Lab {
     pub(crate) async fn server(&self) -> ServerId {
         self.backend.get(Clocks::default(), &[]).await.unwrap().server
     }
+}
+
+/// The name of a namespace that no other test has.
+pub(crate) fn fresh() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("n{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub(crate) async fn put(backend: &RedisBackend, write: &Write) -> Result<Option<Row>, BackendError> {
@@ -92,4 +98,24 @@ pub(crate) fn pair(promise: &str) -> Option<(RedisServer, RedisServer)> {
     let primary = own_server(promise, &[])?;
     let replica = RedisServer::replica_of(primary.address(), &[]).unwrap();
     Some((primary, replica))
+}
+
+/// A cluster of so many nodes, each of which has as many slots. `None` if there is no server here.
+pub(crate) async fn cluster(promise: &str, nodes: usize) -> Option<Vec<RedisServer>> {
+    let first = own_server(promise, &["cluster-enabled yes"])?;
+    let mut cluster = vec![first];
+    cluster.resize_with(nodes, || own_server(promise, &["cluster-enabled yes"]).expect("the program is there"));
+    let share = 16_384 / nodes;
+    for (number, node) in cluster.iter().enumerate() {
+        let last = if number + 1 == nodes { 16_383 } else { (number + 1) * share - 1 };
+        node.say(&format!("CLUSTER ADDSLOTSRANGE {} {last}", number * share));
+        let (host, port) = (node.address().ip(), node.address().port());
+        cluster[0].say(&format!("CLUSTER MEET {host} {port}"));
+    }
+    let is_whole = |node: &RedisServer| {
+        let info = node.say("CLUSTER INFO");
+        info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{nodes}"))
+    };
+    until("the cluster is whole", async || cluster.iter().all(is_whole)).await;
+    Some(cluster)
 }

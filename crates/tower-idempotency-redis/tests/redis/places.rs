@@ -4,7 +4,7 @@ use testkit::process::until;
 use tower_idempotency_redis::RedisBackend;
 use tower_idempotency_shared::{BackendError, Clocks};
 
-use crate::lab::{RedisServer, at, builder, claim, complete, get, id, is_done, own_server, pair, put};
+use crate::lab::{RedisServer, at, builder, claim, cluster, complete, get, id, is_done, own_server, pair, put};
 
 /// A call that is made again until the primary is found. Each try has a limit of its own: a Valkey that hands over
 /// holds calls back.
@@ -47,20 +47,11 @@ async fn a_failover_that_a_sentinel_makes_is_followed() {
 /// Two nodes, each with half of the slots, and a namespace in each half.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_is_found_at_the_node_that_has_its_slot() {
-    let Some(one) = own_server("that a slot is found", &["cluster-enabled yes"]) else { return };
-    let other = own_server("that a slot is found", &["cluster-enabled yes"]).unwrap();
-    one.say("CLUSTER ADDSLOTSRANGE 0 8191");
-    other.say("CLUSTER ADDSLOTSRANGE 8192 16383");
-    let (host, port) = (other.address().ip(), other.address().port());
-    one.say(&format!("CLUSTER MEET {host} {port}"));
-    let is_whole = |server: &RedisServer| {
-        let info = server.say("CLUSTER INFO");
-        info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
-    };
-    until("the cluster is whole", async || is_whole(&one) && is_whole(&other)).await;
+    let Some(nodes) = cluster("that a slot is found", 2).await else { return };
+    let [one, other] = [&nodes[0], &nodes[1]];
     // The slot of `foo` is 12,182; that of `bar` is 5,061.
-    for (namespace, has_it, wrong) in [("foo", &other, &one), ("bar", &one, &other)] {
-        let backend = at("cluster", &[&one, &other], "", namespace).open().await.unwrap();
+    for (namespace, has_it, wrong) in [("foo", other, one), ("bar", one, other)] {
+        let backend = at("cluster", &[one, other], "", namespace).open().await.unwrap();
         let write = claim(id(1));
         settled(&backend, &write).await;
         let there = has_it.say("DBSIZE");

@@ -16,12 +16,15 @@ async fn a_right_that_is_taken_away_never_makes_a_write_nothing() {
     let Some(server) = own_server("what a missing right does", &[]) else { return };
     let admin = Lab::new(&server.url()).await;
     let pattern = format!("ti:{{{}}}:*", admin.namespace);
-    let all: Vec<String> =
-        RIGHTS.iter().chain(&["wait", "subscribe", "role", "ping", "hello"]).map(|right| format!("+{right}")).collect();
+    let all: Vec<String> = RIGHTS
+        .iter()
+        .chain(&["unlink", "wait", "subscribe", "ping", "hello"])
+        .map(|right| format!("+{right}"))
+        .collect();
     server.say(&format!("ACL SETUSER u on >p ~{pattern} &{pattern} {}", all.join(" ")));
     let url = server.url().replace("redis://", "redis://u:p@");
     let backend = builder(&url, &admin.namespace).open().await.unwrap();
-    let mut stopped = 0;
+    let (mut stopped, mut written) = (0, 0);
     for (number, right) in (0..).step_by(2).zip(RIGHTS) {
         let claimed = claim(id(number));
         put(&backend, &claimed).await.unwrap();
@@ -36,10 +39,12 @@ async fn a_right_that_is_taken_away_never_makes_a_write_nothing() {
             };
             assert!(is_right, "without {right}: {answer:?}, and in the row: {is_there}");
             stopped += u32::from(answer.is_err());
+            written += u32::from(is_there && matches!(answer, Err(BackendError::Uncertain(_))));
         }
         server.say(&format!("ACL SETUSER u +{right}"));
     }
     assert!(stopped > 12, "{stopped} writes were stopped");
+    assert!(written > 0, "no script was stopped after its row was written");
     // Waiters poll without it, so it stops nothing.
     server.say("ACL SETUSER u -publish");
     let write = claim(id(1_000));

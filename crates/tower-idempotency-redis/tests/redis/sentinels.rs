@@ -4,9 +4,10 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use testkit::dice::loopback;
+use testkit::process::until;
 use tower_idempotency_redis::{RedisBackendBuilder, RedisError};
 
-use crate::lab::{RedisServer, builder, claim, get, id, is_done, own_server, put};
+use crate::lab::{RedisServer, at, builder, claim, complete, get, id, is_done, own_server, pair, put};
 
 /// The primary has one password, the sentinel another one, and a user of its own.
 #[tokio::test]
@@ -38,8 +39,8 @@ async fn the_login_of_sentinels_is_another_than_that_of_their_servers() {
 }
 
 async fn refusal(builder: RedisBackendBuilder) -> String {
-    let refused = builder.open_within(Duration::from_secs(1)).open().await.unwrap_err();
-    assert!(matches!(refused, RedisError::Away { .. } | RedisError::Refused { .. }), "{refused:?}");
+    let refused = builder.open_within(Duration::from_secs(600)).open().await.unwrap_err();
+    assert!(matches!(refused, RedisError::Refused { .. }), "{refused:?}");
     refused.to_string()
 }
 
@@ -54,4 +55,34 @@ async fn a_sentinel_that_does_not_answer_keeps_no_other_from_being_asked() {
     let builder = builder.wait_for_connection(Duration::from_secs(6)).open_within(Duration::from_secs(60));
     let (backend, write) = (builder.open().await.unwrap(), claim(id(1)));
     assert!(is_done(put(&backend, &write).await.unwrap().as_ref(), &write));
+}
+
+/// The primary is killed. Two of the three agree that it is gone, and the majority elects the one that promotes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_for_which_three_sentinels_vote_is_followed() {
+    let Some((mut primary, replica)) = pair("that a vote of sentinels is followed") else { return };
+    let lines = ["sentinel down-after-milliseconds main 500", "sentinel failover-timeout main 5000"];
+    let sentinels = [(); 3].map(|()| RedisServer::sentinel_voting(primary.address(), 2, &lines).unwrap());
+    let backend = at("sentinel", &[&sentinels[0], &sentinels[1], &sentinels[2]], "/main", "n").open().await.unwrap();
+    let claimed = claim(id(1));
+    assert!(is_done(put(&backend, &claimed).await.unwrap().as_ref(), &claimed));
+    until("the replica has it", async || {
+        let [written, has] = [&primary, &replica].map(|server| server.say("DBSIZE"));
+        written == has
+    })
+    .await;
+    until("each sentinel knows the others, and the replica", async || {
+        let knows_all = |sentinel: &RedisServer| sentinel.say("INFO sentinel").contains("slaves=1,sentinels=3");
+        sentinels.iter().all(knows_all)
+    })
+    .await;
+    primary.kill();
+    let outcome = complete(id(1), claimed.token);
+    until("the next primary has the outcome", async || {
+        put(&backend, &outcome).await.is_ok_and(|row| is_done(row.as_ref(), &outcome))
+    })
+    .await;
+    assert!(replica.say("ROLE").contains("master"));
+    let there = builder(&replica.url(), "n").open().await.unwrap();
+    assert!(is_done(get(&there, id(1)).await.unwrap().as_ref(), &outcome));
 }
