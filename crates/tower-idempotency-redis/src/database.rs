@@ -74,22 +74,25 @@ impl Database {
             answers.iter().any(|answer| matches!(answer, Value::ServerError(error) if is(error.code())))
         };
         let mut lent = self.lend(renews).await?;
-        let mut answers = within(&mut lent, commands(false), limit).await?;
-        // A server that was just started, or promoted, does not know the script. To send all again is harmless.
+        let mut answers = self.within(&mut lent, commands(false), limit).await?;
+        // A server that was just started, or promoted, does not know the script, or not each form of it. To send all again
+        // is harmless, but what was done then is done, whatever the second answers are.
+        let mut is_done = false;
         if has(&answers, |code| code == "NOSCRIPT") {
-            answers = within(&mut lent, commands(true), limit).await?;
+            is_done = answers.iter().take(calls.len()).any(|answer| !matches!(answer, Value::ServerError(_)));
+            answers = self.within(&mut lent, commands(true), limit).await?;
         }
         // After the calls' answers come those of the barrier, if there is one.
         let short = answers.split_off(calls.len()).pop().and_then(|answer| durability.shortfall(answer));
         let is_elsewhere = has(&answers, is_elsewhere);
         let outcomes = answers.into_iter().map(|value| match value {
-            Value::ServerError(error) => Err(meaning(&error)),
+            Value::ServerError(error) => Err(after(is_done, meaning(&error))),
             value => answer(value, &lent.connection.run_id),
         });
         let outcomes: Vec<_> = outcomes.collect();
         lent.give_back();
-        if is_elsewhere || short.is_some() {
-            // Replicas that are gone may follow another primary by now.
+        // Replicas that are gone may follow another primary by now. Of a server that does nothing they say nothing.
+        if is_elsewhere || short.is_some() && outcomes.iter().any(Result::is_ok) {
             self.pool.drop_all();
         }
         if outcomes.iter().any(|outcome| matches!(outcome, Err(BackendError::Full(_)))) {
@@ -102,7 +105,7 @@ impl Database {
     /// Sends other commands, whose errors are among the answers.
     pub(crate) async fn command(&self, commands: Vec<Cmd>) -> Called<Vec<Value>> {
         let mut lent = self.lend(false).await?;
-        let answers = within(&mut lent, commands, self.settings.response_timeout).await?;
+        let answers = self.within(&mut lent, commands, self.settings.response_timeout).await?;
         lent.give_back();
         Ok(answers)
     }
@@ -115,16 +118,31 @@ impl Database {
         }
         Ok(lent)
     }
+
+    /// Sends commands in one round trip. If an answer is lost or late, the caller drops the connection.
+    async fn within(&self, lent: &mut Lent<'_>, commands: Vec<Cmd>, limit: Duration) -> Called<Vec<Value>> {
+        let count = commands.len();
+        let Ok(sent) = timeout(limit, send(&mut lent.connection.commands, commands)).await else {
+            // Those to a machine that is gone are as silent.
+            self.pool.drop_idle();
+            return Err(BackendError::Uncertain(format!("there is no answer within {} ms", limit.as_millis()).into()));
+        };
+        let answers = sent.map_err(|error| BackendError::Uncertain(error.into()))?;
+        if answers.len() == count {
+            Ok(answers)
+        } else {
+            Err(unreadable("it does not have an answer for each command"))
+        }
+    }
 }
 
-/// Sends commands in one round trip. If an answer is lost or late, the caller drops the connection.
-async fn within(lent: &mut Lent<'_>, commands: Vec<Cmd>, limit: Duration) -> Called<Vec<Value>> {
-    let count = commands.len();
-    let late = || format!("there is no answer within {} ms", limit.as_millis());
-    let sent = timeout(limit, send(&mut lent.connection.commands, commands)).await;
-    let sent = sent.map_err(|_| BackendError::Uncertain(late().into()))?;
-    let answers = sent.map_err(|error| BackendError::Uncertain(error.into()))?;
-    if answers.len() == count { Ok(answers) } else { Err(unreadable("it does not have an answer for each command")) }
+/// The meaning of an error for a call that was sent twice, if it may be done by the first.
+fn after(is_done: bool, error: BackendError) -> BackendError {
+    match error {
+        error @ BackendError::Uncertain(_) => error,
+        error if is_done => BackendError::Uncertain(error.into()),
+        error => error,
+    }
 }
 
 /// The answers of calls that belong to one put. If none was done, this is the error of the first. If some were, or may
@@ -147,6 +165,14 @@ mod tests {
     use tower_idempotency_shared::ServerId;
 
     use super::*;
+
+    #[test]
+    fn what_a_call_that_was_sent_twice_has_done_by_the_first_is_never_nothing() {
+        for error in [BackendError::Full("room"), BackendError::Nothing("no".into()), BackendError::Busy("no".into())] {
+            assert!(matches!(after(true, error), BackendError::Uncertain(_)));
+        }
+        assert!(matches!(after(false, BackendError::Nothing("no".into())), BackendError::Nothing(_)));
+    }
 
     #[test]
     fn a_put_of_which_a_part_may_be_done_is_never_nothing() {

@@ -71,6 +71,11 @@ impl Setup {
             // Otherwise WAITAOF would wait for a sync that comes each second.
             _ => {}
         }
+        if self.get("aof_rewrite_in_progress") == "1" && self.get("aof_base_size") == "0" {
+            return Some(
+                "its append-only file is being made, and is not read at a start before that is done".to_owned(),
+            );
+        }
         let skips_rewrites = self.config.get("no-appendfsync-on-rewrite").is_some_and(|value| value == "yes");
         match self.config.get("appendfsync").map(String::as_str) {
             Some("always") if skips_rewrites => {
@@ -151,6 +156,9 @@ impl Setup {
             Durability::Replicas { count, fsync } => {
                 if !fsync {
                     last("the primary and the replicas lose power together: they have it in memory");
+                    if self.lacks(Durability::LocalAof, Accepted::default()).is_some() {
+                        last("the primary is started again before a replica takes over: then its disk counts");
+                    }
                 }
                 if self.info.get::<u32>("connected_slaves").is_some_and(|connected| connected > count) {
                     last("a replica takes over that was not waited for: more are connected");

@@ -92,6 +92,10 @@ fn builder(url: &str) -> Result<RedisBackendBuilder, RedisError> {
         ("cluster", _) => (Place::Cluster(hosts), path),
         ("sentinel", _) => {
             let (name, database) = path.split_once('/').unwrap_or((path, ""));
+            // It may be the end of a password whose characters are not encoded.
+            if name.contains('@') {
+                return Err(RedisError::Url);
+            }
             let name = Some(decoded(name)?).filter(|name| !name.is_empty()).ok_or(RedisError::Url)?;
             (Place::Sentinels { hosts, name }, database)
         }

@@ -67,7 +67,7 @@ fn check_of(error: &RedisError) -> (&'static str, Verdict) {
 /// Judges a loss. One that this release does not know is taken for the worst.
 fn verdict(loss: &str) -> Verdict {
     let has = |known: &str| loss.contains(known);
-    if has("unknown") || has("lose power together") || has("that was not waited for") {
+    if has("unknown") || has("lose power together") || has("then its disk counts") || has("that was not waited for") {
         // People have to judge whether that can happen to these servers.
         Verdict::Unclear
     } else if has("this one's disk is lost") {

@@ -68,28 +68,28 @@ pub(crate) struct Connector {
 impl Connector {
     /// Connects to the primary, and checks that it is one, and a server that this crate supports.
     pub(crate) async fn connect(&self, generation: u64) -> Opened<Connection> {
-        let host = &self.primary().await?;
-        let talk = async {
+        let talk = |host: String| async move {
+            let host = &host;
             let (mut commands, task) = self.dial(host, &self.login).await?;
             let setup = send(&mut commands, Setup::commands()).await.and_then(Setup::read);
             let setup = setup.map_err(|error| not_connected_to(host, &error))?;
             setup.check_server(host)?;
             Ok(Connection { commands, run_id: setup.get("run_id"), setup: Some(setup), generation, task })
         };
-        in_time(host, self.within, talk).await
+        self.at_primary(talk).await
     }
 
     /// Connects to hear what is published.
     pub(crate) async fn listen(&self, channel: &str) -> Opened<PubSub> {
-        let host = &self.primary().await?;
-        let talk = async {
+        let talk = |host: String| async move {
+            let host = &host;
             let stream = self.stream(host).await?;
             let mut listener =
                 PubSub::new(&self.login, stream).await.map_err(|error| not_connected_to(host, &error))?;
             listener.subscribe(channel).await.map_err(|error| not_connected_to(host, &error))?;
             Ok(listener)
         };
-        in_time(host, self.within, talk).await
+        self.at_primary(talk).await
     }
 
     /// Opens a stream to `host`, which is a name and a port. The name is resolved anew: it may be of another server

@@ -6,31 +6,31 @@ use super::connect::{Connector, Place, in_time, send};
 use crate::error::{NotConnected, Opened, not_connected, not_connected_to};
 
 impl Connector {
-    /// Returns the host of the primary.
-    pub(crate) async fn primary(&self) -> Opened<String> {
-        let (hosts, login, question) = match &self.place {
-            Place::Server(host) => return Ok(host.clone()),
-            Place::Sentinels { hosts, name } => (hosts, &self.sentinels, ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name]),
-            Place::Cluster(hosts) => (hosts, &self.login, ["HGET", &self.key, "m"]),
+    /// Talks to the primary. One that is named by a sentinel or a node which knows no better may be none any more: then
+    /// the next of them is asked.
+    pub(crate) async fn at_primary<T, F>(&self, talk: impl Fn(String) -> F) -> Opened<T>
+    where
+        F: Future<Output = Opened<T>>,
+    {
+        let hosts = match &self.place {
+            Place::Server(host) => return in_time(host, self.within, talk(host.clone())).await,
+            Place::Sentinels { hosts, .. } | Place::Cluster(hosts) => hosts,
         };
-        let (mut reasons, mut refusals) = (Vec::new(), Vec::new());
+        let (mut reasons, mut refusals, mut named) = (Vec::new(), Vec::new(), Vec::new());
         // One that does not answer must not keep the others from being asked.
         let share = self.within / u32::try_from(hosts.len() + 1).unwrap_or(u32::MAX);
         for host in hosts {
-            let asked = async {
-                let (mut connection, _task) = self.dial(host, login).await?;
-                let mut command = cmd(question[0]);
-                command.arg(&question[1..]);
-                let answer = send(&mut connection, vec![command]).await.map(|mut answers| answers.pop());
-                let answer = answer.map_err(|error| not_connected_to(host, &error))?.unwrap_or(Value::Nil);
-                if let Place::Cluster(_) = self.place {
-                    said_by_node(answer, host)
-                } else {
-                    said_by_sentinel(answer, host)
+            let talked = match in_time(host, share, self.ask(host)).await {
+                Ok(primary) if named.contains(&primary) => continue,
+                Ok(primary) => {
+                    let talked = in_time(&primary, share, talk(primary.clone())).await;
+                    named.push(primary);
+                    talked
                 }
+                Err(error) => Err(error),
             };
-            match in_time(host, share, asked).await {
-                Ok(primary) => return Ok(primary),
+            match talked {
+                Ok(talked) => return Ok(talked),
                 Err(NotConnected::ForGood(error)) => refusals.push(error),
                 Err(NotConnected::Away(reason)) => reasons.push(reason),
             }
@@ -42,6 +42,23 @@ impl Connector {
                 reasons.extend(refusal.iter().chain(&refusals).map(ToString::to_string));
                 Err(NotConnected::Away(reasons.join("; ")))
             }
+        }
+    }
+
+    /// Returns the primary that a sentinel or a node names.
+    async fn ask(&self, host: &str) -> Opened<String> {
+        let (login, question) = match &self.place {
+            Place::Sentinels { name, .. } => (&self.sentinels, ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name]),
+            _ => (&self.login, ["HGET", &self.key, "m"]),
+        };
+        let (mut connection, _task) = self.dial(host, login).await?;
+        let mut command = cmd(question[0]);
+        command.arg(&question[1..]);
+        let answer = send(&mut connection, vec![command]).await.map(|mut answers| answers.pop());
+        let answer = answer.map_err(|error| not_connected_to(host, &error))?.unwrap_or(Value::Nil);
+        match self.place {
+            Place::Cluster(_) => said_by_node(answer, host),
+            _ => said_by_sentinel(answer, host),
         }
     }
 }

@@ -87,8 +87,13 @@ impl Pool {
     /// Drops all connections: the server is not the primary of the rows.
     pub(crate) fn drop_all(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.drop_idle();
         self.dropped.notify_waiters();
+    }
+
+    /// Drops the connections that no call has.
+    pub(crate) fn drop_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -206,9 +206,14 @@ function operations.sweep()
   add(deleted)
 end
 
+-- A primary that was demoted takes writes of connections that stay, if replicas may be written.
+local info = call('INFO', 'replication')
+if not string.find(info, 'role:master', 1, true) then
+  return redis.error_reply('READONLY the server is no primary any more')
+end
 answer[3] = call('HGET', M, 'm') or ARGV[4]
 operations[ARGV[1]]()
 if answer[3] == ARGV[4] then call('HSET', M, 'm', answer[3]) end
 call('HSET', M, 'b', now)
-answer[2] = string.match(call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+answer[2] = string.match(info, 'master_replid:(%x+)') or ''
 return answer

@@ -4,7 +4,7 @@
 use testkit::process::until;
 use tower_idempotency_shared::BackendError;
 
-use crate::lab::{Lab, builder, claim, id, is_done, own_server, pair};
+use crate::lab::{Lab, RedisServer, builder, claim, id, is_done, own_server, pair};
 
 /// The server's process is the same: its run id does not change.
 #[tokio::test]
@@ -37,6 +37,17 @@ async fn a_promotion_makes_another_server_also_on_a_connection_that_stays() {
 #[tokio::test]
 async fn a_demoted_primary_does_nothing_and_is_left() {
     let Some((primary, replica)) = pair("that a demoted primary is left") else { return };
+    is_left(&primary, &replica).await;
+}
+
+#[tokio::test]
+async fn a_demoted_primary_that_lets_replicas_be_written_does_nothing_and_is_left() {
+    let Some(primary) = own_server("that a demoted primary is left", &["replica-read-only no"]) else { return };
+    let replica = primary.replica(&[]);
+    is_left(&primary, &replica).await;
+}
+
+async fn is_left(primary: &RedisServer, replica: &RedisServer) {
     let lab = Lab::new(&primary.url()).await;
     let (host, port) = (replica.address().ip(), replica.address().port());
     replica.say("REPLICAOF NO ONE");
