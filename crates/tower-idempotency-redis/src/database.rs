@@ -75,8 +75,8 @@ impl Database {
         };
         let mut lent = self.lend(renews).await?;
         let mut answers = self.within(&mut lent, commands(false), limit).await?;
-        // A server that was just started, or promoted, does not know the script, or not each form of it. To send all again
-        // is harmless, but what was done then is done, whatever the second answers are.
+        // A server that was just started, or promoted, does not know the script, or not each form of it. To send all
+        // again is harmless, but what was done then is done, whatever the second answers are.
         let mut is_done = false;
         if has(&answers, |code| code == "NOSCRIPT") {
             is_done = answers.iter().take(calls.len()).any(|answer| !matches!(answer, Value::ServerError(_)));

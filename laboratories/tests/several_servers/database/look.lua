@@ -3,7 +3,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function look(key)
   local head = redis.call('GETRANGE', key, 0, 155)
   local function number(from) return tonumber(string.sub(head, from, from + 19)) or 0 end
-  return { version = string.sub(head, 1, 1), kind = tonumber(string.sub(head, 38, 43)),
+  return { kind = tonumber(string.sub(head, 38, 43)),
     session = string.sub(head, 44, 44) == '1' and string.sub(head, 45, 76), ends = number(77), began = number(97),
     expires = number(137) }
 end
