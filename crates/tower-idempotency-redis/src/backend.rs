@@ -125,6 +125,7 @@ impl Backend for RedisBackend {
         // One after the other: a call that is sent again would not say any more what the first one wrote.
         for part in rows.chunks(ROWS) {
             let mut call = self.database.call("adopt", clocks);
+            call.is_claim = true;
             for row in part {
                 call.keys.push(self.database.keys.row(&row.id));
                 call.arguments.extend(adopted(row)?);
