@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_call_that_was_sent_twice_has_done_by_the_first_is_never_nothing() {
+    fn trap_133_what_a_call_that_was_sent_twice_has_done_by_the_first_is_never_nothing() {
         for error in [BackendError::Full("room"), BackendError::Nothing("no".into()), BackendError::Busy("no".into())] {
             assert!(matches!(after(true, error), BackendError::Uncertain(_)));
         }

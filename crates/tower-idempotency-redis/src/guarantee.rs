@@ -230,6 +230,9 @@ mod tests {
                 assert!(matches!(refused, Some((DURABILITY, RedisError::NotDurable { .. }))), "{refused:?}");
                 assert_eq!(setup(info, fsync).limit(durability, Accepted::default()), Some(DURABILITY));
             }
+            let making = "aof_enabled:1\r\naof_rewrite_in_progress:1\r\naof_base_size:";
+            assert_eq!(setup(&format!("{making}0"), Some("always")).limit(durability, ALL), Some(DURABILITY));
+            assert_eq!(setup(&format!("{making}9"), Some("always")).limit(durability, ALL), None);
             let mut rewriting = setup("aof_enabled:1", Some("always"));
             rewriting.config.insert("no-appendfsync-on-rewrite".to_owned(), "yes".to_owned());
             assert_eq!(rewriting.limit(durability, Accepted::default()), Some(DURABILITY));
@@ -253,12 +256,12 @@ mod tests {
         let loses = |durability| setup("connected_slaves:2", None).guarantee(durability).loses.join(" ");
         assert!(loses(Durability::Memory).contains("in memory alone"));
         assert!(loses(Durability::Replicas { count: 1, fsync: false }).contains("not waited for"));
-        assert!(
-            setup("connected_slaves:2", Some("always"))
-                .guarantee(Durability::Replicas { count: 2, fsync: false })
-                .loses
-                .len()
-                == 1
-        );
+        let losses = |info: &str| {
+            let setup = setup(&format!("connected_slaves:2\r\n{info}"), Some("always"));
+            setup.guarantee(Durability::Replicas { count: 2, fsync: false }).loses
+        };
+        // What a primary that is started again has on its disk, its replicas take over.
+        assert_eq!((losses("aof_enabled:1").len(), losses("aof_enabled:0").len()), (1, 2));
+        assert!(losses("aof_enabled:0")[1].contains("then its disk counts"));
     }
 }

@@ -66,7 +66,7 @@ async fn a_failover_loses_nothing_that_waited_for_the_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failover_loses_nothing_that_waited_for_the_disk_of_the_replica() {
+async fn trap_134_a_failover_loses_nothing_that_waited_for_the_disk_of_the_replica() {
     nothing_is_lost(Durability::Replicas { count: 1, fsync: true }, APPENDS).await;
 }
 

@@ -58,6 +58,34 @@ mod backend_behind_a_proxy {
     }
 }
 
+/// A server whose commits wait for a standby that never comes.
+mod undurable {
+    use std::thread;
+
+    use tokio::runtime;
+    use tower_idempotency_conformance::backend::{self as suite, BackendSubject};
+
+    use crate::lab::{Lab, ask_for_a_standby, ask_for_no_standby, client, own_server};
+
+    #[tokio::test]
+    async fn a_row_that_a_call_shows_is_durable() {
+        let Some(server) = own_server("that rows which are shown are durable", &[]) else { return };
+        let lab = Lab::new(&server.url()).await;
+        let other = lab.another().await;
+        let url = lab.url;
+        let subject = BackendSubject::new(lab.backend).another_process(other).kept(server);
+        let set = move |is_undurable| {
+            runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let client = client(&url).await;
+                if is_undurable { ask_for_a_standby(&client, &url).await } else { ask_for_no_standby(&client).await }
+            });
+        };
+        // A runtime can't wait within another one.
+        let subject = subject.undurable_by(move |is| thread::scope(|scope| scope.spawn(|| set(is)).join().unwrap()));
+        suite::rule("a_row_that_a_call_shows_is_durable", subject).await;
+    }
+}
+
 mod store {
     use std::sync::Arc;
     use std::time::Duration;

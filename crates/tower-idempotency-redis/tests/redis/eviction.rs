@@ -49,6 +49,9 @@ async fn memory_that_is_full_of_others_keys_costs_a_row_only_where_any_key_may_b
         backend.put(Clocks::default(), &claims).await.unwrap();
         assert_eq!(fill(&server).await, policy == "noeviction", "{policy}");
         assert_eq!(info(&server, "evicted_keys:") > 0, policy != "noeviction", "{policy}");
+        // A server that makes room takes new keys.
+        backend.guarantee().await.unwrap();
+        assert_eq!(backend.full(), (policy == "noeviction").then_some("maxmemory"), "{policy}");
         let ids: Vec<RecordId> = claims.iter().map(|claim| claim.id).collect();
         let rows = backend.get(Clocks::default(), &ids).await.unwrap().rows;
         let left = rows.iter().zip(&claims).map(|(row, claim)| is_done(row.as_ref(), claim)).filter(|is| *is).count();

@@ -57,6 +57,19 @@ async fn a_sentinel_that_does_not_answer_keeps_no_other_from_being_asked() {
     assert!(is_done(put(&backend, &write).await.unwrap().as_ref(), &write));
 }
 
+/// It watches a server that is gone, as one does that was cut off during a failover.
+#[tokio::test]
+async fn a_sentinel_that_names_a_server_which_is_gone_keeps_no_other_from_being_asked() {
+    let Some(primary) = own_server("that a sentinel may know no better", &[]) else { return };
+    let mut gone = own_server("that a sentinel may know no better", &[]).unwrap();
+    let (stale, sentinel) = (RedisServer::sentinel_of(gone.address()), RedisServer::sentinel_of(primary.address()));
+    let (stale, sentinel) = (stale.unwrap(), sentinel.unwrap());
+    gone.kill();
+    let backend = at("sentinel", &[&stale, &sentinel], "/main", "n").open().await.unwrap();
+    let write = claim(id(1));
+    assert!(is_done(put(&backend, &write).await.unwrap().as_ref(), &write));
+}
+
 /// The primary is killed. Two of the three agree that it is gone, and the majority elects the one that promotes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_for_which_three_sentinels_vote_is_followed() {

@@ -41,7 +41,7 @@ async fn a_demoted_primary_does_nothing_and_is_left() {
 }
 
 #[tokio::test]
-async fn a_demoted_primary_that_lets_replicas_be_written_does_nothing_and_is_left() {
+async fn trap_132_a_demoted_primary_that_lets_replicas_be_written_does_nothing_and_is_left() {
     let Some(primary) = own_server("that a demoted primary is left", &["replica-read-only no"]) else { return };
     let replica = primary.replica(&[]);
     is_left(&primary, &replica).await;
@@ -62,4 +62,19 @@ async fn is_left(primary: &RedisServer, replica: &RedisServer) {
     }
     let moved = builder(&replica.url(), &lab.namespace).open().await.unwrap();
     assert!(is_done(crate::lab::put(&moved, &write).await.unwrap().as_ref(), &write));
+}
+
+/// It saves nothing.
+#[tokio::test]
+async fn a_primary_that_starts_again_without_its_rows_is_another_server() {
+    let Some(mut server) = own_server("that an empty start is noticed", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let write = claim(id(1));
+    lab.put(&write).await.unwrap();
+    let before = lab.server().await;
+    server.kill();
+    server.start_again();
+    until("the next server answers", async || lab.get(id(1)).await.is_ok()).await;
+    assert_ne!(lab.server().await, before);
+    assert_eq!(lab.get(id(1)).await.unwrap(), None);
 }
