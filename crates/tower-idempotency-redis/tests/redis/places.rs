@@ -2,23 +2,14 @@
 
 use testkit::process::until;
 use tower_idempotency_redis::RedisBackend;
-use tower_idempotency_shared::{BackendError, Clocks};
+use tower_idempotency_shared::{BackendError, Clocks, Write};
 
 use crate::lab::{RedisServer, at, builder, claim, cluster, complete, get, id, is_done, own_server, pair, put};
 
 /// A call that is made again until the primary is found. Each try has a limit of its own: a Valkey that hands over
 /// holds calls back.
-async fn settled(backend: &RedisBackend, write: &tower_idempotency_shared::Write) {
-    let mut last = None;
-    for _ in 0..100 {
-        let answer = put(backend, write).await;
-        if answer.as_ref().is_ok_and(|row| is_done(row.as_ref(), write)) {
-            return;
-        }
-        last = Some(answer);
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    panic!("the write is not done: {last:?}");
+async fn settled(backend: &RedisBackend, write: &Write) {
+    until("the write is done", async || put(backend, write).await.is_ok_and(|row| is_done(row.as_ref(), write))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
