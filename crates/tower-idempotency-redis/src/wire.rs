@@ -91,9 +91,9 @@ fn number<T: FromStr>(digits: &[u8]) -> Called<T> {
 
 /// The header of a row that is written as it is.
 pub(crate) fn header(row: &Row) -> Vec<u8> {
-    let session = row.session.map_or([0; 32], |session| *session.as_bytes());
+    let session = optional(row.session.map(|session| *session.as_bytes()));
     let until = row.until.map_or(NONE.to_owned(), time);
-    let numbers = [digits(row.fence.0), kind(row.kind), u8::from(row.session.is_some()).to_string()].concat();
+    let numbers = [digits(row.fence.0), kind(row.kind)].concat();
     let times = [until, time(row.began), time(row.since), time(row.expires)].concat();
     [[VERSION].as_slice(), &row.token.0, numbers.as_bytes(), &session, times.as_bytes()].concat()
 }
@@ -103,29 +103,30 @@ pub(crate) fn is_claim(write: &Write) -> bool {
     write.expect == Expect::Absent && write.kind == Kind::Running
 }
 
-/// The eleven arguments of a write. Fails if no database may get it.
-pub(crate) fn arguments(write: &Write) -> Called<[Vec<u8>; 11]> {
+/// The two arguments of a write. Fails if no database may get it.
+pub(crate) fn arguments(write: &Write) -> Called<[Vec<u8>; 2]> {
     check_write(write)?;
     let (mode, fence) = match write.fence {
-        NewFence::Keep => ("k", 0),
-        NewFence::Exactly(fence) => ("e", fence.0),
-        NewFence::Above(fence) => ("a", fence.0),
+        NewFence::Keep => ('k', 0),
+        NewFence::Exactly(fence) => ('e', fence.0),
+        NewFence::Above(fence) => ('a', fence.0),
     };
-    let duration = |duration| digits(millis(duration).unsigned_abs());
-    let stamp = |stamp| if stamp == Stamp::Now { "n" } else { "k" };
-    Ok([
-        write.token.0.into(),
-        if let Expect::Token(token) = write.expect { token.0.into() } else { Vec::new() },
-        mode.into(),
-        digits(fence).into(),
-        kind(write.kind).into(),
-        write.session.map_or(Vec::new(), |session| session.as_bytes().into()),
-        write.until.map_or(String::new(), duration).into(),
-        stamp(write.began).into(),
-        stamp(write.since).into(),
-        if let NewExpiry::In(expires) = write.expires { duration(expires).into() } else { Vec::new() },
-        write.state.to_vec(),
-    ])
+    let expected = if let Expect::Token(token) = write.expect { Some(token.0) } else { None };
+    let expires = if let NewExpiry::In(expires) = write.expires { Some(expires) } else { None };
+    let duration = |duration: Option<_>| duration.map_or(NONE.to_owned(), |it| digits(millis(it).unsigned_abs()));
+    let stamp = |stamp| if stamp == Stamp::Now { 'n' } else { 'k' };
+    let mut text = [&write.token.0[..], &optional(expected)].concat();
+    let session = write.session.map(|session| *session.as_bytes());
+    text.extend_from_slice(format!("{mode}{}{}", digits(fence), kind(write.kind)).as_bytes());
+    text.extend_from_slice(&optional(session));
+    text.extend_from_slice(format!("{}{}", stamp(write.began), stamp(write.since)).as_bytes());
+    text.extend_from_slice([duration(write.until), duration(expires)].concat().as_bytes());
+    Ok([text, write.state.to_vec()])
+}
+
+/// Bytes, after a sign that says whether there are any.
+fn optional<const N: usize>(bytes: Option<[u8; N]>) -> Vec<u8> {
+    [[if bytes.is_some() { b'1' } else { b'0' }].as_slice(), &bytes.unwrap_or([0; N])].concat()
 }
 
 /// The two arguments of a row that is written as it is.

@@ -2,7 +2,10 @@
 -- reads what is answered. `Write::apply_to` of tower-idempotency-shared says the same in Rust; a test compares them.
 --
 -- KEYS: the hash m, the sorted sets o, i, x and s, and then the rows of the call.
--- ARGV: the operation, the earliest and the latest time of the process, a marker, and what the operation needs.
+-- ARGV: the operation, the earliest and the latest time of the process, a marker, and what the operation needs. Two for
+-- each row that is written: for `adopt` its header and its state, for `put` the state after this text of 135 bytes:
+--   1-16 token, 17 whether a token is expected, 18-33 that token, 34 the mode of the fence, 35-54 fence, 55-60 kind,
+--   61 whether there is a session, 62-93 session, 94 the mode of began, 95 of since, 96-115 until, 116-135 expires
 --
 -- A row is a header of 156 bytes, and then its state. Numbers are decimal digits, 20 of them, so that they compare as
 -- texts do, and no digit is lost in a double:
@@ -12,139 +15,152 @@
 -- Rules:
 -- 1. All is judged before the first write. A row gets its entries in the indexes before it is set, and loses others
 --    after that. So an index has too much rather than too little, and readers look at the row.
--- 2. Each call that shows rows ends with a write, on the same connection, for which WAIT can wait.
+-- 2. Each call writes, on the same connection, for which WAIT can wait.
 -- 3. No loop is longer than its caller has said: another client waits for the script.
 -- 4. No key has a time to live. `sweep` alone deletes.
+-- 5. A put is what most calls are. It makes no function, and calls no command, that it does not need.
 
 local M, O, I, X, S = unpack(KEYS, 1, 5)
-local HEADER, ZERO, ONE = 156, string.rep('0', 20), string.rep('0', 19) .. '1'
-local MOST, NONE = '18446744073709551615', string.rep('-', 20)
-local MET, LARGE, CUT = 16384, 2048, 1024
-local RUNNING, INTERRUPTED, RELEASED = '+00001', '+00002', '+00005'
-local SESSION, DISPUTED = '+00006', '+00007'
-local GRACE = string.format('%020.0f', 600000)
-
-local call, sub, format = redis.call, string.sub, string.format
+local HEADER, ONE, MOST, NONE = 156, '00000000000000000001', '18446744073709551615', '--------------------'
+local MET, LARGE, CUT, GRACE = 16384, 2048, 1024, '00000000000000600000'
+local RUNNING, INTERRUPTED, RELEASED, SESSION, DISPUTED = '+00001', '+00002', '+00005', '+00006', '+00007'
+local call, sub, byte, find, format = redis.call, string.sub, string.byte, string.find, string.format
+local YES, KEEP, EXACTLY = byte('1ke', 1, 3)
 local prefix = sub(M, 1, -2)
-
-local function min(a, b) return a < b and a or b end
-local function max(a, b) return a > b and a or b end
 
 -- The sum of two numbers of 20 digits, exactly, and no more than the greatest of 64 bits.
 local function plus(a, b)
+  local sum = tonumber(a) + tonumber(b)
+  if sum < 2 ^ 53 then return format('%020.0f', sum) end
   local low, high = tonumber(sub(a, 11)) + tonumber(sub(b, 11)), tonumber(sub(a, 1, 10)) + tonumber(sub(b, 1, 10))
   if low >= 1e10 then low, high = low - 1e10, high + 1 end
-  return high >= 1e10 and MOST or min(format('%010.0f%010.0f', high, low), MOST)
-end
-
--- Milliseconds as microseconds.
-local function micros(millis)
-  return sub(millis, 1, 3) == '000' and min(sub(millis, 4) .. '000', MOST) or MOST
+  local text = high < 1e10 and format('%010.0f%010.0f', high, low) or MOST
+  return text < MOST and text or MOST
 end
 
 local function is_open(kind) return kind == RUNNING or kind == INTERRUPTED or kind == DISPUTED end
-local function is_operation(kind) return kind ~= RELEASED and kind ~= SESSION and kind ~= DISPUTED end
-
-local clock = call('TIME')
-local now = format('%020.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
-local earliest, latest = min(ARGV[2], now), max(ARGV[3], now)
-
--- The parts of a header that decide. Nil if there is no row; a row that is no row of this release is `odd`.
-local function parsed(head)
-  if head == '' then return nil end
-  if #head < HEADER or sub(head, 1, 1) ~= '1' then return { odd = true } end
-  return {
-    token = sub(head, 2, 17), fence = sub(head, 18, 37), kind = sub(head, 38, 43), session = sub(head, 44, 76),
-    until_ = sub(head, 77, 96), began = sub(head, 97, 116), since = sub(head, 117, 136), expires = sub(head, 137, 156),
-  }
+local function is_operation(kind)
+  return kind ~= '' and kind ~= RELEASED and kind ~= SESSION and kind ~= DISPUTED
 end
 
-local function is_live(row) return row and not row.odd and row.expires > earliest end
-local function head_of(key) return call('GETRANGE', key, 0, HEADER - 1) end
-
--- The header that the write with its arguments from `a` on makes of a row, or nil if it does not change it.
-local function made(row, a)
-  local token, expect, mode, floor, kind, session, bound, began, since, expires = unpack(ARGV, a, a + 9)
-  local live = is_live(row) and row or nil
-  local again = live and live.token == token and live or nil
-  local is_expected = expect == '' and not live or live and live.token == expect
-  if not is_expected and not again then return nil end
-  local old, fence = row and row.fence or ZERO, nil
-  if again or (live and mode == 'k') then fence = live.fence
-  elseif mode == 'e' then fence = max(floor, old)
-  else fence = max(micros(latest), plus(max(old, floor), ONE)) end
-  local function stamp(stamp_mode, value, name)
-    local kept = again
-    if stamp_mode == 'k' then kept = live end
-    return kept and kept[name] or value
-  end
-  local function counted(duration, name)
-    local kept = again and again[name] ~= NONE and again[name] or ZERO
-    return max(plus(latest, duration), kept)
-  end
-  return '1' .. token .. fence .. kind .. (session == '' and '0' .. string.rep('\0', 32) or '1' .. session)
-    .. (bound == '' and NONE or counted(bound, 'until_'))
-    .. stamp(began, earliest, 'began') .. stamp(since, now, 'since')
-    .. (expires == '' and (live and live.expires or latest) or counted(expires, 'expires'))
+-- A primary that was demoted takes writes of connections that stay, if replicas may be written.
+local info = call('INFO', 'replication')
+if not find(info, 'role:master', 1, true) then
+  return redis.error_reply('READONLY the server is no primary any more')
 end
-
-local function set(key, old, head, state)
-  local id, new = sub(key, -32), parsed(head)
-  if is_open(new.kind) then call('ZADD', O, 0, new.began .. id) end
-  if is_operation(new.kind) then call('ZADD', I, 0, id) end
-  if new.kind == SESSION then call('ZADD', S, 0, id) end
-  call('ZADD', X, new.expires, id)
-  call('SET', key, head .. state)
-  if old then
-    if is_open(old.kind) and not (is_open(new.kind) and old.began == new.began) then
-      call('ZREM', O, old.began .. id)
-    end
-    if is_operation(old.kind) and not is_operation(new.kind) then call('ZREM', I, id) end
-    if old.kind == SESSION and new.kind ~= SESSION then call('ZREM', S, id) end
-  end
-  -- A right that is missing must not stop the script here: the row is written.
-  if new.kind ~= RUNNING and new.kind ~= SESSION then redis.pcall('PUBLISH', prefix .. 'c', id) end
-end
-
-local answer = { now, '', '' }
+local _, place = find(info, 'master_replid:', 1, true)
+local clock, marker = call('TIME'), call('HGET', M, 'm')
+local now = format('%017.0f%03d', clock[1], clock[2] / 1000)
+local earliest = now < ARGV[2] and now or ARGV[2]
+local latest = now > ARGV[3] and now or ARGV[3]
+local answer = { now, place and sub(info, place + 1, place + 40) or '', marker or ARGV[4] }
 local function add(value) answer[#answer + 1] = value or false end
 
+-- Parts of a header, which is empty if there is no row.
+local function fence_of(head) return sub(head, 18, 37) end
+local function kind_of(head) return sub(head, 38, 43) end
+local function until_of(head) return sub(head, 77, 96) end
+local function began_of(head) return sub(head, 97, 116) end
+local function expires_of(head) return sub(head, 137, 156) end
+local function is_live(head) return expires_of(head) > earliest end
+local function head_of(key) return call('GETRANGE', key, 0, HEADER - 1) end
+-- Returns whether there is a row, but none of this release.
+local function is_odd(head) return head ~= '' and (#head < HEADER or byte(head) ~= YES) end
+
 -- The rows of the call as they are before it. If one of them is odd, nothing is done.
-local rows = {}
+local heads = {}
 for k = 6, #KEYS do
-  rows[k] = parsed(head_of(KEYS[k]))
-  if rows[k] and rows[k].odd then
+  heads[k] = head_of(KEYS[k])
+  if is_odd(heads[k]) then
     return redis.error_reply('TIROW the key ' .. prefix .. 'r: has a row that this release does not know')
   end
+end
+
+-- Sets a row, whose header is `old` now, and `new` then.
+local has_set = false
+local function set(key, old, new, state)
+  local id, was, kind, began = sub(key, -32), kind_of(old), kind_of(new), began_of(new)
+  local stays = is_open(was) and is_open(kind) and began_of(old) == began
+  if is_open(kind) and not stays then call('ZADD', O, 0, began .. id) end
+  if is_operation(kind) and not is_operation(was) then call('ZADD', I, 0, id) end
+  if kind == SESSION and was ~= SESSION then call('ZADD', S, 0, id) end
+  call('ZADD', X, expires_of(new), id)
+  call('SET', key, new .. state)
+  if is_open(was) and not stays then call('ZREM', O, began_of(old) .. id) end
+  if is_operation(was) and not is_operation(kind) then call('ZREM', I, id) end
+  if was == SESSION and kind ~= SESSION then call('ZREM', S, id) end
+  -- A right that is missing must not stop the script here: the row is written.
+  if kind ~= RUNNING and kind ~= SESSION then redis.pcall('PUBLISH', prefix .. 'c', id) end
+  has_set = true
+end
+
+local function finish()
+  if not marker then call('HSET', M, 'm', ARGV[4]) end
+  if not has_set then call('HSET', M, 'b', now) end
+  return answer
+end
+
+if ARGV[1] == 'put' then
+  -- Milliseconds as microseconds.
+  local soonest = sub(latest, 1, 3) == '000' and sub(latest, 4) .. '000' or MOST
+  -- Most writes of a call have the same durations.
+  local sums = {}
+
+  -- The latest time with a duration added, but no earlier than what an earlier try of the write has said.
+  local function counted(duration, said)
+    sums[duration] = sums[duration] or plus(latest, duration)
+    return (said and said ~= NONE and said > sums[duration]) and said or sums[duration]
+  end
+
+  -- The header that the write `w` makes of a row, or nil if it does not change it.
+  local function made(old, w)
+    local token, live = sub(w, 1, 16), is_live(old)
+    local again = live and sub(old, 2, 17) == token
+    local expects = byte(w, 17) == YES
+    if not again and (live ~= expects or expects and sub(old, 2, 17) ~= sub(w, 18, 33)) then return nil end
+    local mode, fence = byte(w, 34), sub(w, 35, 54)
+    if again or live and mode == KEEP then
+      fence = fence_of(old)
+    else
+      if fence < fence_of(old) then fence = fence_of(old) end
+      if mode ~= EXACTLY then fence = fence < soonest and soonest or plus(fence, ONE) end
+    end
+    local bound, expires = sub(w, 96, 115), sub(w, 116, 135)
+    return '1' .. token .. fence .. sub(w, 55, 93)
+      .. (bound == NONE and NONE or counted(bound, again and until_of(old)))
+      .. ((again or live and byte(w, 94) == KEEP) and began_of(old) or earliest)
+      .. ((again or live and byte(w, 95) == KEEP) and sub(old, 117, 136) or now)
+      .. (expires == NONE and (live and expires_of(old) or latest) or counted(expires, again and expires_of(old)))
+  end
+
+  local new_heads = {}
+  for k = 6, #KEYS do new_heads[k] = made(heads[k], ARGV[2 * k - 7]) end
+  for k = 6, #KEYS do
+    local key, old, new = KEYS[k], heads[k], new_heads[k]
+    if new then
+      set(key, old, new, ARGV[2 * k - 6])
+      -- The process has the state that it wrote.
+      add(is_live(new) and new)
+    elseif is_live(old) and call('STRLEN', key) > HEADER + MET then
+      add(old)
+    else
+      add(is_live(old) and call('GET', key))
+    end
+  end
+  return finish()
 end
 
 local operations = {}
 
 function operations.get()
-  for k = 6, #KEYS do add(is_live(rows[k]) and call('GET', KEYS[k])) end
-end
-
-function operations.put()
-  local heads = {}
-  for k = 6, #KEYS do heads[k] = made(rows[k], 5 + (k - 6) * 11) end
-  for k = 6, #KEYS do
-    if heads[k] then
-      set(KEYS[k], rows[k], heads[k], ARGV[15 + (k - 6) * 11])
-      -- The process has the state that it wrote.
-      add(sub(heads[k], 137, 156) > earliest and heads[k])
-    elseif is_live(rows[k]) and call('STRLEN', KEYS[k]) > HEADER + MET then
-      add(head_of(KEYS[k]))
-    else
-      add(is_live(rows[k]) and call('GET', KEYS[k]))
-    end
-  end
+  for k = 6, #KEYS do add(is_live(heads[k]) and call('GET', KEYS[k])) end
 end
 
 function operations.adopt()
   for k = 6, #KEYS do
-    local old, a = rows[k], 5 + (k - 6) * 2
-    local is_free = not old or (not is_live(old) and old.fence < parsed(ARGV[a]).fence)
-    if is_free then set(KEYS[k], old, ARGV[a], ARGV[a + 1]) end
+    local old, new = heads[k], ARGV[2 * k - 7]
+    local is_free = old == '' or not is_live(old) and fence_of(old) < fence_of(new)
+    if is_free then set(KEYS[k], old, new, ARGV[2 * k - 6]) end
     add(is_free and 1 or 0)
   end
 end
@@ -159,9 +175,9 @@ local function walk(index, is_meant)
   for n, member in ipairs(members) do
     local id = sub(member, -32)
     local key = prefix .. 'r:' .. id
-    local row = parsed(head_of(key))
-    if is_live(row) and is_meant(row, member) then
-      local is_cut = (index == I or row.kind == DISPUTED) and call('STRLEN', key) > HEADER + LARGE
+    local head = head_of(key)
+    if not is_odd(head) and is_live(head) and is_meant(head, member) then
+      local is_cut = (index == I or kind_of(head) == DISPUTED) and call('STRLEN', key) > HEADER + LARGE
       add(id .. call('GETRANGE', key, 0, is_cut and HEADER + CUT - 1 or -1))
     end
     answer[place] = n == #members and n < batch and '' or member
@@ -172,18 +188,19 @@ end
 function operations.list()
   local alive = {}
   for a = 8, #ARGV do alive['1' .. ARGV[a]] = true end
-  walk(O, function(row, member)
-    if row.began ~= sub(member, 1, 20) or not is_open(row.kind) then return false end
-    return row.kind ~= RUNNING or row.until_ == NONE or row.until_ <= earliest or not alive[row.session]
+  walk(O, function(head, member)
+    if began_of(head) ~= sub(member, 1, 20) or not is_open(kind_of(head)) then return false end
+    local bound = until_of(head)
+    return kind_of(head) ~= RUNNING or bound == NONE or bound <= earliest or not alive[sub(head, 44, 76)]
   end)
 end
 
 function operations.sessions()
-  walk(S, function(row) return row.kind == SESSION end)
+  walk(S, function(head) return kind_of(head) == SESSION end)
 end
 
 function operations.scan()
-  walk(I, function(row) return is_operation(row.kind) end)
+  walk(I, function(head) return is_operation(kind_of(head)) end)
 end
 
 function operations.sweep()
@@ -191,29 +208,20 @@ function operations.sweep()
   local ids, deleted = call('ZRANGE', X, '-inf', past, 'BYSCORE', 'LIMIT', 0, ARGV[5]), 0
   for _, id in ipairs(ids) do
     local key = prefix .. 'r:' .. id
-    local row = parsed(head_of(key))
-    if row and (row.odd or plus(row.expires, GRACE) > earliest) then
+    local head = head_of(key)
+    if head ~= '' and (is_odd(head) or plus(expires_of(head), GRACE) > earliest) then
       -- A later release sweeps an odd row.
-      call('ZADD', X, row.odd and '+inf' or row.expires, id)
+      call('ZADD', X, is_odd(head) and '+inf' or expires_of(head), id)
     else
       call('UNLINK', key)
       for _, index in ipairs({ X, I, S }) do call('ZREM', index, id) end
-      if row then call('ZREM', O, row.began .. id) end
-      deleted = deleted + (row and 1 or 0)
+      call('ZREM', O, began_of(head) .. id)
+      deleted = deleted + (head == '' and 0 or 1)
     end
   end
   add(#ids)
   add(deleted)
 end
 
--- A primary that was demoted takes writes of connections that stay, if replicas may be written.
-local info = call('INFO', 'replication')
-if not string.find(info, 'role:master', 1, true) then
-  return redis.error_reply('READONLY the server is no primary any more')
-end
-answer[3] = call('HGET', M, 'm') or ARGV[4]
 operations[ARGV[1]]()
-if answer[3] == ARGV[4] then call('HSET', M, 'm', answer[3]) end
-call('HSET', M, 'b', now)
-answer[2] = string.match(info, 'master_replid:(%x+)') or ''
-return answer
+return finish()
