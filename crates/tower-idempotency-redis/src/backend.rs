@@ -42,7 +42,7 @@ impl Backend for RedisBackend {
 
     async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Called<Answer<Vec<Option<Row>>>> {
         let mut call = self.database.call("get", clocks);
-        call.keys.extend(ids.iter().map(|id| self.database.keys.row(id)));
+        call.rows.extend(ids);
         // A row alone may be a large one.
         let bytes = (ids.len() != 1).then_some(0);
         let Answer { now, server, rows } = self.database.ask(call, bytes).await?;
@@ -61,7 +61,7 @@ impl Backend for RedisBackend {
             let mut call = self.database.call("put", clocks);
             for write in part.iter().map(|at| &writes[*at]) {
                 call.is_claim = is_claim(write);
-                call.keys.push(self.database.keys.row(&write.id));
+                call.rows.push(write.id);
                 call.arguments.extend(arguments(write)?);
             }
             calls.push(call);
@@ -127,7 +127,7 @@ impl Backend for RedisBackend {
             let mut call = self.database.call("adopt", clocks);
             call.is_claim = true;
             for row in part {
-                call.keys.push(self.database.keys.row(&row.id));
+                call.rows.push(row.id);
                 call.arguments.extend(adopted(row)?);
             }
             let bytes = part.iter().map(|row| row.state.len()).sum();

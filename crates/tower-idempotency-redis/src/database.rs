@@ -43,7 +43,7 @@ impl Database {
     pub(crate) fn call(&self, operation: &str, clocks: Clocks) -> Call {
         let marker = format!("{:032x}-{}", self.marker, self.calls.fetch_add(1, Ordering::Relaxed));
         let arguments = [operation.to_owned(), time(clocks.earliest), time(clocks.latest), marker];
-        Call { is_claim: false, keys: self.keys.fixed(), arguments: arguments.map(String::into_bytes).into() }
+        Call { is_claim: false, rows: Vec::new(), arguments: arguments.map(String::into_bytes).into() }
     }
 
     /// Notes the limit that is reached, if one is.
@@ -67,7 +67,7 @@ impl Database {
         let more = |bytes: usize| Duration::from_millis((bytes as u64).saturating_mul(1_000) / SLOWEST);
         let limit = bytes.map_or(PATIENT, |bytes| response_timeout + wait + more(bytes));
         let commands = |with_text| {
-            let calls = calls.iter().map(|call| call.command(&self.scripts, with_text));
+            let calls = calls.iter().map(|call| call.command(&self.keys, &self.scripts, with_text));
             calls.chain(barrier.iter().cloned()).collect()
         };
         let has = |answers: &[Value], is: fn(&str) -> bool| {

@@ -24,25 +24,26 @@ impl Scripts {
 
 /// The names of a namespace's keys, by their beginning. All have one hash tag, so they are in one slot, and on one
 /// primary at a time.
-pub(crate) struct Keys(String);
+pub(crate) struct Keys {
+    beginning: String,
+    /// The hash with the marker and the barrier, and the four indexes: the first keys of each call.
+    fixed: [String; 5],
+}
 
 impl Keys {
     pub(crate) fn new(namespace: &str) -> Self {
-        Self(format!("ti:{{{namespace}}}:"))
+        let beginning = format!("ti:{{{namespace}}}:");
+        let fixed = ["m", "o", "i", "x", "s"].map(|name| format!("{beginning}{name}"));
+        Self { beginning, fixed }
     }
 
     /// A key; the channel of changes, `c`; or the pattern of all that a user needs rights for, `*`.
     pub(crate) fn named(&self, name: &str) -> String {
-        format!("{}{name}", self.0)
+        format!("{}{name}", self.beginning)
     }
 
-    /// The hash with the marker and the barrier, and the four indexes: the first keys of each call.
-    pub(crate) fn fixed(&self) -> Vec<Vec<u8>> {
-        ["m", "o", "i", "x", "s"].map(|name| self.named(name).into_bytes()).into()
-    }
-
-    pub(crate) fn row(&self, id: &RecordId) -> Vec<u8> {
-        [self.0.as_bytes(), b"r:", id.as_bytes()].concat()
+    fn row(&self, id: &RecordId) -> Vec<u8> {
+        [self.beginning.as_bytes(), b"r:", id.as_bytes()].concat()
     }
 }
 
@@ -50,17 +51,20 @@ impl Keys {
 pub(crate) struct Call {
     /// It may make new rows, and is refused for lack of memory.
     pub(crate) is_claim: bool,
-    pub(crate) keys: Vec<Vec<u8>>,
+    pub(crate) rows: Vec<RecordId>,
     pub(crate) arguments: Vec<Vec<u8>>,
 }
 
 impl Call {
     /// The command: by the script's digest, or with its text, for a server that does not know it.
-    pub(crate) fn command(&self, scripts: &Scripts, with_text: bool) -> Cmd {
+    pub(crate) fn command(&self, keys: &Keys, scripts: &Scripts, with_text: bool) -> Cmd {
         let (digest, text) = &scripts.0[usize::from(self.is_claim)];
         let mut command = if with_text { cmd("EVAL") } else { cmd("EVALSHA") };
-        command.arg(if with_text { text } else { digest }).arg(self.keys.len());
-        command.arg(&self.keys).arg(&self.arguments);
+        command.arg(if with_text { text } else { digest }).arg(keys.fixed.len() + self.rows.len()).arg(&keys.fixed);
+        for id in &self.rows {
+            command.arg(keys.row(id));
+        }
+        command.arg(&self.arguments);
         command
     }
 }
@@ -72,7 +76,7 @@ mod tests {
     #[test]
     fn all_keys_of_a_namespace_have_its_tag() {
         let keys = Keys::new("payments");
-        assert!(keys.fixed().iter().all(|key| key.starts_with(b"ti:{payments}:")));
+        assert!(keys.fixed.iter().all(|key| key.starts_with("ti:{payments}:")));
         let row = keys.row(&RecordId::from_bytes([7; 32]));
         assert_eq!((&row[..16], row.len()), (b"ti:{payments}:r:".as_slice(), 48));
     }
