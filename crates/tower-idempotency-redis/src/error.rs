@@ -43,13 +43,22 @@ pub enum RedisError {
         /// The reason of the last failure.
         reason: String,
     },
-    /// The database has refused, and will refuse again: the user, its password, its rights, or TLS; or it is a server
-    /// that this crate does not support. The operator is at fault.
+    /// The database has refused, and will refuse again: the user, its password, its rights, or TLS. The operator is at
+    /// fault.
     #[error("the database has refused: {reason}")]
     Refused {
         /// The reason.
         reason: String,
     },
+    /// This crate does not support the server: it is of another kind, too old, or has no engine for scripts.
+    #[error("the database's server is not supported: {reason}")]
+    Unsupported {
+        /// What it is, or what it lacks.
+        reason: String,
+    },
+    /// The trial at opening has failed: the server took a claim that came too late, or lost one. Keys would run twice.
+    #[error("the server does not compare and set rows as its script says")]
+    ClaimIgnored,
     /// The server deletes keys of its own accord when its memory is full, or does not say whether it does. A key that
     /// is deleted runs again. The operator is at fault.
     #[error(
@@ -85,6 +94,10 @@ pub(crate) fn refused(reason: impl Into<String>) -> NotConnected {
     NotOpen::ForGood(RedisError::Refused { reason: reason.into() })
 }
 
+pub(crate) fn unsupported(reason: impl Into<String>) -> NotConnected {
+    NotOpen::ForGood(RedisError::Unsupported { reason: reason.into() })
+}
+
 /// The meaning of an error in words: the password, a right or the engine for scripts is missing, or another try may
 /// help.
 pub(crate) fn not_connected(error: impl fmt::Display) -> NotConnected {
@@ -92,7 +105,7 @@ pub(crate) fn not_connected(error: impl fmt::Display) -> NotConnected {
     let any = |parts: &[&str]| parts.iter().any(|part| words.to_ascii_lowercase().contains(part));
     // Valkey 9.1 made the engine a module.
     if any(&["scripting engine", "unknown command 'eval"]) {
-        return refused(format!("{words}; the server has no Lua engine: load its module"));
+        return unsupported(format!("{words}; the server has no Lua engine: load its module"));
     }
     // "The user executing the script can't run this command": Redis 7.0 says so of a right that is missing in a script.
     let is_for_good = any(&["noperm", "user executing the script", "noauth", "wrongpass", "authentication failed"]);
@@ -174,12 +187,13 @@ mod tests {
 
     #[test]
     fn what_another_try_would_not_change_is_refused_at_once() {
-        for words in [
-            "WRONGPASS invalid username-password pair",
-            "The user executing the script can't run this command",
-            "ERR unknown command 'EVALSHA'",
-        ] {
+        for words in
+            ["WRONGPASS invalid username-password pair", "The user executing the script can't run this command"]
+        {
             assert!(matches!(not_connected(words), NotOpen::ForGood(RedisError::Refused { .. })), "{words}");
+        }
+        for words in ["ERR unknown command 'EVALSHA'", "ERR Could not find scripting engine 'lua'"] {
+            assert!(matches!(not_connected(words), NotOpen::ForGood(RedisError::Unsupported { .. })), "{words}");
         }
         for words in ["password.example:6379: Connection refused", "LOADING Redis is loading the dataset in memory"] {
             assert!(matches!(not_connected(words), NotOpen::Away(_)), "{words}");

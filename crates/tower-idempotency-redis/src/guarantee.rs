@@ -6,7 +6,7 @@ use redis::{Cmd, InfoDict, RedisResult, Value, cmd, from_redis_value};
 use tower_idempotency_shared::Guarantee;
 
 use super::durability::Durability;
-use super::error::{MAXMEMORY, NotConnected, Opened, RedisError, refused};
+use super::error::{MAXMEMORY, NotConnected, Opened, RedisError, unsupported};
 
 /// The share of the memory from which on new keys are refused, in hundredths.
 const FULL: u64 = 95;
@@ -121,7 +121,7 @@ impl Setup {
             "master" => return Ok(()),
             _ => return Err(NotConnected::Away(format!("{host} is no primary: its role is {role}"))),
         };
-        Err(refused(format!("{host}: {fault}")))
+        Err(unsupported(format!("{host}: {fault}")))
     }
 
     /// Says what the server is, and what it can lose.
@@ -210,7 +210,8 @@ mod tests {
             ("redis_version:6.2.14", "older than Redis 7.0"),
         ] {
             let refused = setup(info, Some("always")).check_server("h:1").unwrap_err();
-            assert!(matches!(&refused, NotConnected::ForGood(error) if error.to_string().contains(name)), "{refused}");
+            let NotConnected::ForGood(RedisError::Unsupported { reason }) = refused else { panic!("{refused}") };
+            assert!(reason.contains(name), "{reason}");
         }
         assert!(setup("", None).check_server("h:1").is_ok());
         // It may be promoted.

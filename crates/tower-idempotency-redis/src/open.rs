@@ -31,8 +31,9 @@ impl RedisBackendBuilder {
     ///
     /// # Errors
     /// [`RedisError::Away`] for a database that can't be reached for [as long as it is tried](Self::open_within).
-    /// [`RedisError::Evicts`], [`RedisError::NotDurable`] and [`RedisError::Refused`] at once for one that will refuse
-    /// again, or that would not keep what the store promises.
+    /// [`RedisError::Refused`] at once for one that will refuse again; [`RedisError::Unsupported`],
+    /// [`RedisError::ClaimIgnored`], [`RedisError::Evicts`] and [`RedisError::NotDurable`] for one that would not keep
+    /// what the store promises.
     ///
     /// # Cancel safety
     /// If the future is dropped, a row of the trial may be there, which expires in a minute.
@@ -106,7 +107,7 @@ async fn attempt(backend: &RedisBackend) -> Opened<()> {
             answer => answer.map_err(not_connected)?.rows.pop().flatten(),
         };
         if row.is_some_and(|row| row.token == write.token) != is_done {
-            return Err(refused("the server does not compare and set rows as its script says"));
+            return Err(NotConnected::ForGood(RedisError::ClaimIgnored));
         }
     }
     Ok(())

@@ -81,7 +81,7 @@ async fn a_server_without_a_lua_engine_is_refused_by_name() {
     let taken_away = own_server(promise, &["rename-command EVAL ", "rename-command EVALSHA "]);
     for server in [without, taken_away].into_iter().flatten() {
         let refused = builder(&server.url(), "n").open().await;
-        let is_so = matches!(&refused, Err(RedisError::Refused { reason }) if reason.contains("no Lua engine"));
+        let is_so = matches!(&refused, Err(RedisError::Unsupported { reason }) if reason.contains("no Lua engine"));
         assert!(is_so, "{refused:?}");
     }
 }
