@@ -17,7 +17,7 @@ const NAMESPACE: usize = 255;
 #[derive(Clone)]
 #[must_use = "it does nothing until it is opened"]
 pub struct RedisBackendBuilder {
-    // Each field but `connector` and `needs_tls` has a method that sets it and says what it does.
+    // Each field but `connector` has a method that sets it and says what it does.
     pub(super) connector: Connector,
     pub(super) namespace: String,
     pub(super) durability: Durability,
@@ -26,8 +26,6 @@ pub struct RedisBackendBuilder {
     pub(super) response_timeout: Duration,
     pub(super) wait_for_replicas: Duration,
     pub(super) open_within: Duration,
-    /// The URL asks for TLS.
-    pub(super) needs_tls: bool,
 }
 
 /// Leaves out the passwords.
@@ -42,9 +40,8 @@ impl RedisBackendBuilder {
     /// The namespace by default.
     pub(super) const NAMESPACE: &str = "default";
 
-    pub(super) fn new(place: Place, login: RedisConnectionInfo, needs_tls: bool) -> Self {
-        let (sentinels, tls) = (RedisConnectionInfo::default(), Tls::default());
-        let within = Duration::from_millis(1500);
+    pub(super) fn new(place: Place, login: RedisConnectionInfo, tls: Tls) -> Self {
+        let (sentinels, within) = (RedisConnectionInfo::default(), Duration::from_millis(1500));
         Self {
             connector: Connector { place, login, sentinels, tls, within, key: String::new() },
             namespace: Self::NAMESPACE.to_owned(),
@@ -54,7 +51,6 @@ impl RedisBackendBuilder {
             response_timeout: Duration::from_millis(500),
             wait_for_replicas: Duration::from_secs(1),
             open_within: Duration::from_secs(10),
-            needs_tls,
         }
     }
 

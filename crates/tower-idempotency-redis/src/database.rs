@@ -1,12 +1,11 @@
 //! Calls of the script on the primary, each behind its own barrier.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::{Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tower_idempotency_shared::{Answer, BackendError, Clocks};
+use tower_idempotency_shared::{Answer, BackendError, Clocks, random};
 
 use super::builder::RedisBackendBuilder;
 use super::connection::connect::send;
@@ -32,16 +31,13 @@ pub(crate) struct Database {
     /// The limit that is reached, as `Backend::full` names it, if one is: new keys are refused.
     pub(crate) limit: watch::Sender<Option<&'static str>>,
     pub(crate) scripts: Scripts,
-    /// The marker of a namespace that has none yet, and the number of the next call, which makes it another one after
-    /// each wipe.
-    pub(crate) marker: u128,
-    pub(crate) calls: AtomicU64,
 }
 
 impl Database {
     /// A call of `operation`, which makes no new row. Its caller adds what the operation needs.
     pub(crate) fn call(&self, operation: &str, clocks: Clocks) -> Call {
-        let marker = format!("{:032x}-{}", self.marker, self.calls.fetch_add(1, Ordering::Relaxed));
+        // The marker of a namespace that has none yet: another one after each wipe.
+        let marker = format!("{:032x}", u128::from_le_bytes(random()));
         let arguments = [operation.to_owned(), time(clocks.earliest), time(clocks.latest), marker];
         Call { is_claim: false, rows: Vec::new(), arguments: arguments.map(String::into_bytes).into() }
     }
@@ -67,8 +63,10 @@ impl Database {
         let more = |bytes: usize| Duration::from_millis((bytes as u64).saturating_mul(1_000) / SLOWEST);
         let limit = bytes.map_or(PATIENT, |bytes| response_timeout + wait + more(bytes));
         let commands = |with_text| {
+            let mut commands = Pipeline::new();
             let calls = calls.iter().map(|call| call.command(&self.keys, &self.scripts, with_text));
-            calls.chain(barrier.iter().cloned()).collect()
+            calls.chain(barrier.iter().cloned()).for_each(|command| _ = commands.add_command(command));
+            commands
         };
         let has = |answers: &[Value], is: fn(&str) -> bool| {
             answers.iter().any(|answer| matches!(answer, Value::ServerError(error) if is(error.code())))
@@ -86,7 +84,7 @@ impl Database {
         let short = answers.split_off(calls.len()).pop().and_then(|answer| durability.shortfall(answer));
         let is_elsewhere = has(&answers, is_elsewhere);
         let outcomes = answers.into_iter().map(|value| match value {
-            Value::ServerError(error) => Err(after(is_done, meaning(&error))),
+            Value::ServerError(error) => Err(meaning(&error)),
             value => answer(value, &lent.connection.run_id),
         });
         let outcomes: Vec<_> = outcomes.collect();
@@ -98,12 +96,12 @@ impl Database {
         if outcomes.iter().any(|outcome| matches!(outcome, Err(BackendError::Full(_)))) {
             self.note(Some(MAXMEMORY));
         }
-        let answered = together(outcomes)?;
+        let answered = together(outcomes, is_done)?;
         short.map_or(Ok(answered), |short| Err(BackendError::Uncertain(short.into())))
     }
 
     /// Sends other commands, whose errors are among the answers.
-    pub(crate) async fn command(&self, commands: Vec<Cmd>) -> Called<Vec<Value>> {
+    pub(crate) async fn command(&self, commands: Pipeline) -> Called<Vec<Value>> {
         let mut lent = self.lend(false).await?;
         let answers = self.within(&mut lent, commands, self.settings.response_timeout).await?;
         lent.give_back();
@@ -120,38 +118,26 @@ impl Database {
     }
 
     /// Sends commands in one round trip. If an answer is lost or late, the caller drops the connection.
-    async fn within(&self, lent: &mut Lent<'_>, commands: Vec<Cmd>, limit: Duration) -> Called<Vec<Value>> {
-        let count = commands.len();
-        let Ok(sent) = timeout(limit, send(&mut lent.connection.commands, commands)).await else {
+    async fn within(&self, lent: &mut Lent<'_>, commands: Pipeline, limit: Duration) -> Called<Vec<Value>> {
+        let Ok(sent) = timeout(limit, send(&mut lent.connection.commands, &commands)).await else {
             // Those to a machine that is gone are as silent.
             self.pool.drop_idle();
             return Err(BackendError::Uncertain(format!("there is no answer within {} ms", limit.as_millis()).into()));
         };
         let answers = sent.map_err(|error| BackendError::Uncertain(error.into()))?;
-        if answers.len() == count {
-            Ok(answers)
-        } else {
-            Err(unreadable("it does not have an answer for each command"))
-        }
-    }
-}
-
-/// The meaning of an error for a call that was sent twice, if it may be done by the first.
-fn after(is_done: bool, error: BackendError) -> BackendError {
-    match error {
-        error @ BackendError::Uncertain(_) => error,
-        error if is_done => BackendError::Uncertain(error.into()),
-        error => error,
+        let whole = Some(answers).filter(|answers| answers.len() == commands.len());
+        whole.ok_or_else(|| unreadable("it does not have an answer for each command"))
     }
 }
 
 /// The answers of calls that belong to one put. If none was done, this is the error of the first. If some were, or may
-/// be, any error but a lack of memory makes all uncertain.
-fn together(outcomes: Vec<Called<Answer<Vec<Value>>>>) -> Called<Vec<Answered>> {
-    let may_be_done = outcomes.iter().any(|outcome| matches!(outcome, Ok(_) | Err(BackendError::Uncertain(_))));
+/// be, any error makes all uncertain; but a lack of memory does not, unless a first sending has done some of them.
+fn together(outcomes: Vec<Called<Answer<Vec<Value>>>>, is_done_before: bool) -> Called<Vec<Answered>> {
+    let is_done = |outcome| matches!(outcome, &Ok(_) | Err(BackendError::Uncertain(_)));
+    let may_be_done = is_done_before || outcomes.iter().any(is_done);
     let each = outcomes.into_iter().map(|outcome| match outcome {
         Ok(answered) => Ok(Some(answered)),
-        Err(BackendError::Full(_)) if may_be_done => Ok(None),
+        Err(BackendError::Full(_)) if may_be_done && !is_done_before => Ok(None),
         Err(error @ BackendError::Uncertain(_)) => Err(error),
         Err(error) if may_be_done => Err(BackendError::Uncertain(error.into())),
         Err(error) => Err(error),
@@ -169,9 +155,8 @@ mod tests {
     #[test]
     fn trap_133_what_a_call_that_was_sent_twice_has_done_by_the_first_is_never_nothing() {
         for error in [BackendError::Full("room"), BackendError::Nothing("no".into()), BackendError::Busy("no".into())] {
-            assert!(matches!(after(true, error), BackendError::Uncertain(_)));
+            assert!(matches!(together(vec![Err(error)], true), Err(BackendError::Uncertain(_))));
         }
-        assert!(matches!(after(false, BackendError::Nothing("no".into())), BackendError::Nothing(_)));
     }
 
     #[test]
@@ -180,9 +165,9 @@ mod tests {
         let full = || Err(BackendError::Full("room"));
         let nothing = || Err(BackendError::Nothing("no".into()));
         let lost = || Err(BackendError::Uncertain("lost".into()));
-        assert!(matches!(together(vec![full(), done()]).as_deref(), Ok([None, Some(_)])));
-        assert!(matches!(together(vec![full(), full()]), Err(BackendError::Full("room"))));
-        assert!(matches!(together(vec![nothing()]), Err(BackendError::Nothing(_))));
+        assert!(matches!(together(vec![full(), done()], false).as_deref(), Ok([None, Some(_)])));
+        assert!(matches!(together(vec![full(), full()], false), Err(BackendError::Full("room"))));
+        assert!(matches!(together(vec![nothing()], false), Err(BackendError::Nothing(_))));
         for parts in [
             vec![nothing(), done()],
             vec![done(), nothing()],
@@ -190,7 +175,7 @@ mod tests {
             vec![full(), lost()],
             vec![lost(), done()],
         ] {
-            assert!(matches!(together(parts), Err(BackendError::Uncertain(_))));
+            assert!(matches!(together(parts, false), Err(BackendError::Uncertain(_))));
         }
     }
 }

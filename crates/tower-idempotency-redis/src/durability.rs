@@ -63,9 +63,8 @@ impl Durability {
         let Self::Replicas { count, fsync } = self else { return Vec::new() };
         // Zero would wait for ever.
         let within = (within.as_millis() / if fsync { 2 } else { 1 }).max(1);
-        let (mut memory, mut disk) = (cmd("WAIT"), cmd("WAITAOF"));
-        memory.arg(count).arg(within);
-        disk.arg(1).arg(count).arg(within);
+        let memory = cmd("WAIT").arg(count).arg(within).to_owned();
+        let disk = cmd("WAITAOF").arg(1).arg(count).arg(within).to_owned();
         if fsync { vec![memory, disk] } else { vec![memory] }
     }
 

@@ -98,8 +98,8 @@ pub(crate) fn unsupported(reason: impl Into<String>) -> NotConnected {
     NotOpen::ForGood(RedisError::Unsupported { reason: reason.into() })
 }
 
-/// The meaning of an error in words: the password, a right or the engine for scripts is missing, or another try may
-/// help.
+/// The meaning of an error in words: the password, a right, a command or the engine for scripts is missing, or another
+/// try may help.
 pub(crate) fn not_connected(error: impl fmt::Display) -> NotConnected {
     let words = error.to_string();
     let any = |parts: &[&str]| parts.iter().any(|part| words.to_ascii_lowercase().contains(part));
@@ -108,13 +108,9 @@ pub(crate) fn not_connected(error: impl fmt::Display) -> NotConnected {
         return unsupported(format!("{words}; the server has no Lua engine: load its module"));
     }
     // "The user executing the script can't run this command": Redis 7.0 says so of a right that is missing in a script.
-    let is_for_good = any(&["noperm", "user executing the script", "noauth", "wrongpass", "authentication failed"]);
+    let is_forbidden = any(&["noperm", "user executing the script", "unknown command"]);
+    let is_for_good = is_forbidden || any(&["noauth", "wrongpass", "authentication failed"]);
     if is_for_good { refused(words) } else { NotOpen::Away(words) }
-}
-
-/// The same, of the server at `host`.
-pub(crate) fn not_connected_to(host: &str, error: &redis::RedisError) -> NotConnected {
-    not_connected(format!("{host}: {error}{}", error.code().map_or(String::new(), |code| format!(" ({code})"))))
 }
 
 /// The server has answered with something else than was asked for: whatever that was may have been done.
@@ -136,10 +132,8 @@ pub(crate) fn is_elsewhere(code: &str) -> bool {
 pub(crate) fn meaning(error: &ServerError) -> BackendError {
     let (code, details) = (error.code(), error.details().unwrap_or_default());
     let words = format!("{code} {details}").into();
-    if details.contains("script: ") || details.contains("user_script") {
-        return BackendError::Uncertain(words);
-    }
     match code {
+        _ if details.contains("script: ") || details.contains("user_script") => BackendError::Uncertain(words),
         // Another script runs, the rows are being moved, or one of them is no row, which the script itself says before
         // its first write. Each row of the call is tried by itself then, so that no other suffers.
         "BUSY" | "TRYAGAIN" | "TIROW" => BackendError::Busy(words),
@@ -187,9 +181,11 @@ mod tests {
 
     #[test]
     fn what_another_try_would_not_change_is_refused_at_once() {
-        for words in
-            ["WRONGPASS invalid username-password pair", "The user executing the script can't run this command"]
-        {
+        for words in [
+            "ERR unknown command 'PUBLISH'",
+            "WRONGPASS invalid username-password pair",
+            "The user executing the script can't run this command",
+        ] {
             assert!(matches!(not_connected(words), NotOpen::ForGood(RedisError::Refused { .. })), "{words}");
         }
         for words in ["ERR unknown command 'EVALSHA'", "ERR Could not find scripting engine 'lua'"] {

@@ -1,25 +1,16 @@
 //! How the server is set up, what it can lose so, and what the store must not take.
 
-use std::collections::HashMap;
-
-use redis::{Cmd, InfoDict, RedisResult, Value, cmd, from_redis_value};
+use redis::{InfoDict, Pipeline, RedisResult, Value, from_redis_value, pipe};
 use tower_idempotency_shared::Guarantee;
 
-use super::durability::Durability;
+use super::durability::Durability::{self, LocalAof, Memory, Replicas};
 use super::error::{MAXMEMORY, NotConnected, Opened, RedisError, unsupported};
 
 /// The share of the memory from which on new keys are refused, in hundredths.
 const FULL: u64 = 95;
-/// The limit of a server that may delete records, as `Backend::full` names it.
-const POLICY: &str = "maxmemory-policy";
-/// The limit of a server that does not keep what is asked for.
-const DURABILITY: &str = "durability";
 
 /// The settings of the server that count, by `INFO` and, where the user may ask, `CONFIG GET`.
-pub(crate) struct Setup {
-    info: InfoDict,
-    config: HashMap<String, String>,
-}
+pub(crate) struct Setup(InfoDict);
 
 /// The losses that the operator has accepted by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,21 +21,21 @@ pub(crate) struct Accepted {
 
 impl Setup {
     /// The commands whose answers are [read](Self::read).
-    pub(crate) fn commands() -> Vec<Cmd> {
-        let mut config = cmd("CONFIG");
-        config.arg(&["GET", "appendfsync", "no-appendfsync-on-rewrite"]);
-        vec![cmd("INFO"), config]
+    pub(crate) fn commands() -> Pipeline {
+        let settings = ["GET", "appendfsync", "no-appendfsync-on-rewrite"];
+        pipe().cmd("INFO").cmd("CONFIG").arg(&settings).to_owned()
     }
 
     pub(crate) fn read(answers: Vec<Value>) -> RedisResult<Self> {
         let mut answers = answers.into_iter();
-        let info = from_redis_value(answers.next().unwrap_or(Value::Nil).extract_error()?)?;
-        let config = answers.next().and_then(|config| from_redis_value(config).ok());
-        Ok(Self { info, config: config.unwrap_or_default() })
+        let mut lines: String = from_redis_value(answers.next().unwrap_or(Value::Nil).extract_error()?)?;
+        let config = answers.next().and_then(|config| from_redis_value::<Vec<(String, String)>>(config).ok());
+        lines.extend(config.into_iter().flatten().map(|(name, value)| format!("\n{name}:{value}")));
+        Ok(Self(InfoDict::new(&lines)))
     }
 
     pub(crate) fn get(&self, name: &str) -> String {
-        self.info.get(name).unwrap_or_else(|| "unknown".to_owned())
+        self.0.get(name).unwrap_or_else(|| "unknown".to_owned())
     }
 
     /// Returns whether the server may delete keys without a time to live: all of this crate's.
@@ -53,118 +44,103 @@ impl Setup {
         !(policy == "noeviction" || policy.starts_with("volatile-"))
     }
 
-    /// Returns whether the server is older than this version of Redis. Valkey says with which one it is compatible.
-    fn is_older_than(&self, least: (u32, u32)) -> bool {
-        let version = self.get("redis_version");
+    /// Returns whether the version of this name is an older one. `redis_version` of Valkey is the one of Redis with
+    /// which it is compatible.
+    fn is_before(&self, name: &str, least: (u32, u32)) -> bool {
+        let version = self.get(name);
         let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
         numbers.next().zip(numbers.next()).is_some_and(|version| version < least)
     }
 
     /// What the server lacks of the durability that is asked for, if something.
     fn lacks(&self, durability: Durability, accepted: Accepted) -> Option<String> {
-        match durability {
-            Durability::Memory | Durability::Replicas { fsync: false, .. } => return None,
-            Durability::Replicas { .. } if self.is_older_than((7, 2)) => {
-                return Some("it is older than Redis 7.2, and knows no WAITAOF".to_owned());
+        let is = |name, value| self.get(name) == value;
+        let fault = match durability {
+            Memory | Replicas { fsync: false, .. } => return None,
+            Replicas { .. } if self.is_before("redis_version", (7, 2)) => {
+                "it is older than Redis 7.2, and knows no WAITAOF"
             }
-            _ if self.get("aof_enabled") != "1" => return Some("appendonly is off".to_owned()),
+            _ if !is("aof_enabled", "1") => "appendonly is off",
+            _ if is("aof_rewrite_in_progress", "1") && is("aof_base_size", "0") => {
+                "its append-only file is being made, and is not read at a start before that is done"
+            }
+            _ if is("appendfsync", "unknown") && accepted.unknown => return None,
+            _ if is("appendfsync", "unknown") => "appendfsync is unknown: the user may not call CONFIG GET",
             // Otherwise WAITAOF would wait for a sync that comes each second.
-            _ => {}
-        }
-        if self.get("aof_rewrite_in_progress") == "1" && self.get("aof_base_size") == "0" {
-            return Some(
-                "its append-only file is being made, and is not read at a start before that is done".to_owned(),
-            );
-        }
-        let skips_rewrites = self.config.get("no-appendfsync-on-rewrite").is_some_and(|value| value == "yes");
-        match self.config.get("appendfsync").map(String::as_str) {
-            Some("always") if skips_rewrites => {
-                Some("no-appendfsync-on-rewrite is yes: nothing is synced while the file is written anew".to_owned())
+            _ if !is("appendfsync", "always") => {
+                return Some(format!("appendfsync is {}, and not always", self.get("appendfsync")));
             }
-            Some("always") => None,
-            Some(other) => Some(format!("appendfsync is {other}, and not always")),
-            None if accepted.unknown => None,
-            None => Some("appendfsync is unknown: the user may not call CONFIG GET".to_owned()),
-        }
+            _ if is("no-appendfsync-on-rewrite", "yes") => {
+                "no-appendfsync-on-rewrite is yes: nothing is synced while the file is written anew"
+            }
+            _ => return None,
+        };
+        Some(fault.to_owned())
     }
 
-    /// Returns why the store would not keep what it promises, and the limit for new keys then, if it would not.
+    /// Returns why the store would not keep what it promises, if it would not, and the limit for new keys then, as
+    /// `Backend::full` names it.
     pub(crate) fn fault(&self, durability: Durability, accepted: Accepted) -> Option<(&'static str, RedisError)> {
         let policy = self.get("maxmemory_policy");
         let is_accepted = if policy == "unknown" { accepted.unknown } else { accepted.eviction };
         if self.evicts() && !is_accepted {
-            return Some((POLICY, RedisError::Evicts { policy }));
+            return Some(("maxmemory-policy", RedisError::Evicts { policy }));
         }
-        self.lacks(durability, accepted).map(|reason| (DURABILITY, RedisError::NotDurable { reason }))
+        self.lacks(durability, accepted).map(|reason| ("durability", RedisError::NotDurable { reason }))
     }
 
     /// Returns why new keys are refused, if they are.
     pub(crate) fn limit(&self, durability: Durability, accepted: Accepted) -> Option<&'static str> {
-        let bytes = |name| self.info.get::<u64>(name).unwrap_or(0);
+        let bytes = |name| self.0.get::<u64>(name).unwrap_or(0);
         let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
         // A server that deletes others' keys is always full, and takes new ones all the same.
-        let makes_room =
-            ["volatile-", "allkeys-"].iter().any(|policy| self.get("maxmemory_policy").starts_with(policy));
+        let makes_room = !["noeviction", "unknown"].contains(&self.get("maxmemory_policy").as_str());
         let is_full = !makes_room && most > 0 && used / FULL >= most / 100;
         self.fault(durability, accepted).map(|(limit, _)| limit).or(is_full.then_some(MAXMEMORY))
     }
 
     /// Refuses servers that can't keep what any store promises, each by its name, and a server that is no primary.
-    pub(crate) fn check_server(&self, host: &str) -> Opened<()> {
+    pub(crate) fn check_server(&self) -> Opened<()> {
         let role = self.get("role");
         let fault = match role.as_str() {
-            _ if self.info.contains_key(&"dragonfly_version") => {
+            _ if self.0.contains_key(&"dragonfly_version") => {
                 "it is Dragonfly, which has neither WAIT nor an append-only file that can be relied on"
             }
             "active-replica" => "it is an active replica of KeyDB: two servers take writes of the same rows",
-            _ if self.is_older_than((7, 0)) => "it is older than Redis 7.0, and knows no flags of scripts",
+            _ if self.is_before("redis_version", (7, 0)) => "it is older than Redis 7.0, and knows no flags of scripts",
             "master" => return Ok(()),
-            _ => return Err(NotConnected::Away(format!("{host} is no primary: its role is {role}"))),
+            _ => return Err(NotConnected::Away(format!("it is no primary: its role is {role}"))),
         };
-        Err(unsupported(format!("{host}: {fault}")))
+        Err(unsupported(fault))
     }
 
     /// Says what the server is, and what it can lose.
     pub(crate) fn guarantee(&self, durability: Durability) -> Guarantee {
-        let policy = self.get("maxmemory_policy");
-        let (name, version) = match self.info.get("valkey_version") {
-            Some(version) => ("Valkey", version),
-            None => ("Redis", self.get("redis_version")),
-        };
+        let [role, policy, appendfsync, connected] =
+            ["role", "maxmemory_policy", "appendfsync", "connected_slaves"].map(|name| self.get(name));
+        let appendonly = if self.get("aof_enabled") == "1" { "yes" } else { "no" };
+        let valkey = self.0.get("valkey_version").map(|version: String| format!("Valkey {version}"));
+        let name = valkey.unwrap_or_else(|| format!("Redis {}", self.get("redis_version")));
         let setup = format!(
-            "{name} {version}, {}; durability {durability}, appendonly {}, appendfsync {}, maxmemory-policy {policy}, \
-             {} replicas connected",
-            self.get("role"),
-            if self.get("aof_enabled") == "1" { "yes" } else { "no" },
-            self.config.get("appendfsync").map_or("unknown", String::as_str),
-            self.get("connected_slaves"),
+            "{name}, {role}; durability {durability}, appendonly {appendonly}, appendfsync {appendfsync}, \
+             maxmemory-policy {policy}, {connected} replicas connected"
         );
-        let mut loses = Vec::new();
-        if self.get("role") != "master" {
-            loses.push("It is a replica, and takes no writes.".to_owned());
-        }
-        if self.evicts() {
-            loses.push(format!("Any record, when the memory is full: maxmemory-policy is {policy}."));
-        }
-        if let Some(reason) = self.lacks(durability, Accepted::default()) {
-            loses.push(format!("What is answered from now on: {reason}."));
-        }
-        let mut last = |why: &str| loses.push(format!("What was answered last, when {why} (durability {durability})."));
-        match durability {
-            Durability::Memory => last("the server ends or another one takes over: it is in memory alone"),
-            Durability::LocalAof => last("another server takes over or this one's disk is lost"),
-            Durability::Replicas { count, fsync } => {
-                if !fsync {
-                    last("the primary and the replicas lose power together: they have it in memory");
-                    if self.lacks(Durability::LocalAof, Accepted::default()).is_some() {
-                        last("the primary is started again before a replica takes over: then its disk counts");
-                    }
-                }
-                if self.info.get::<u32>("connected_slaves").is_some_and(|connected| connected > count) {
-                    last("a replica takes over that was not waited for: more are connected");
-                }
-            }
-        }
+        let lacks = self.lacks(durability, Accepted::default());
+        let in_memory = matches!(durability, Replicas { fsync: false, .. });
+        let forgets = in_memory && self.lacks(LocalAof, Accepted::default()).is_some();
+        let misses = matches!(durability, Replicas { count, .. } if connected.parse().ok() > Some(count));
+        let last = |why| format!("What was answered last, when {why} (durability {durability}).");
+        let losses = [
+            (role != "master", "It is a replica, and takes no writes.".to_owned()),
+            (self.evicts(), format!("Any record, when the memory is full: maxmemory-policy is {policy}.")),
+            (lacks.is_some(), format!("What is answered from now on: {}.", lacks.unwrap_or_default())),
+            (durability == Memory, last("the server ends or another one takes over: it is in memory alone")),
+            (durability == LocalAof, last("another server takes over or this one's disk is lost")),
+            (in_memory, last("the primary and the replicas lose power together: they have it in memory")),
+            (forgets, last("the primary is started again before a replica takes over: then its disk counts")),
+            (misses, last("a replica takes over that was not waited for: more are connected")),
+        ];
+        let loses = losses.into_iter().filter_map(|(is_so, loss)| is_so.then_some(loss)).collect();
         Guarantee { setup, loses }
     }
 }
@@ -177,9 +153,10 @@ mod tests {
 
     fn setup(info: &str, appendfsync: Option<&str>) -> Setup {
         let usual = "redis_version:7.2.4\r\nrole:master\r\nmaxmemory_policy:noeviction\r\nmaxmemory:0\r\nused_memory:9";
-        let appendfsync = appendfsync.map(|value| ("appendfsync".to_owned(), value.to_owned()));
         // The last of two lines counts.
-        Setup { info: InfoDict::new(&format!("{usual}\r\n{info}")), config: appendfsync.into_iter().collect() }
+        let info = Value::BulkString(format!("{usual}\r\n{info}").into());
+        let config = appendfsync.map(|value| ["appendfsync", value].map(|text| Value::BulkString(text.into())).into());
+        Setup::read([info].into_iter().chain(config.map(Value::Array)).collect()).unwrap()
     }
 
     #[test]
@@ -191,14 +168,14 @@ mod tests {
             assert!(check(policy, Accepted::default()).is_none(), "{policy}");
         }
         let refused = check("allkeys-lru", Accepted::default());
-        assert!(matches!(refused, Some((POLICY, RedisError::Evicts { policy })) if policy == "allkeys-lru"));
+        assert!(matches!(refused, Some((_, RedisError::Evicts { policy })) if policy == "allkeys-lru"));
         assert!(check("allkeys-lru", Accepted { unknown: true, ..Accepted::default() }).is_some());
         assert!(check("allkeys-lru", Accepted { eviction: true, ..Accepted::default() }).is_none());
         assert!(check("unknown", Accepted { eviction: true, ..Accepted::default() }).is_some());
         assert!(check("unknown", Accepted { unknown: true, ..Accepted::default() }).is_none());
         assert_eq!(
             setup("maxmemory_policy:allkeys-lfu", None).limit(Durability::Memory, Accepted::default()),
-            Some(POLICY)
+            Some("maxmemory-policy")
         );
     }
 
@@ -209,13 +186,13 @@ mod tests {
             ("role:active-replica", "KeyDB"),
             ("redis_version:6.2.14", "older than Redis 7.0"),
         ] {
-            let refused = setup(info, Some("always")).check_server("h:1").unwrap_err();
+            let refused = setup(info, Some("always")).check_server().unwrap_err();
             let NotConnected::ForGood(RedisError::Unsupported { reason }) = refused else { panic!("{refused}") };
             assert!(reason.contains(name), "{reason}");
         }
-        assert!(setup("", None).check_server("h:1").is_ok());
+        assert!(setup("", None).check_server().is_ok());
         // It may be promoted.
-        let replica = setup("role:slave", None).check_server("h:1").unwrap_err();
+        let replica = setup("role:slave", None).check_server().unwrap_err();
         assert!(matches!(&replica, NotConnected::Away(reason) if reason.contains("slave")), "{replica}");
     }
 
@@ -228,15 +205,14 @@ mod tests {
                 [("aof_enabled:0", Some("always")), ("aof_enabled:1", Some("everysec")), ("aof_enabled:1", None)]
             {
                 let refused = check(info, fsync, durability);
-                assert!(matches!(refused, Some((DURABILITY, RedisError::NotDurable { .. }))), "{refused:?}");
-                assert_eq!(setup(info, fsync).limit(durability, Accepted::default()), Some(DURABILITY));
+                assert!(matches!(refused, Some((_, RedisError::NotDurable { .. }))), "{refused:?}");
+                assert_eq!(setup(info, fsync).limit(durability, Accepted::default()), Some("durability"));
             }
             let making = "aof_enabled:1\r\naof_rewrite_in_progress:1\r\naof_base_size:";
-            assert_eq!(setup(&format!("{making}0"), Some("always")).limit(durability, ALL), Some(DURABILITY));
+            assert_eq!(setup(&format!("{making}0"), Some("always")).limit(durability, ALL), Some("durability"));
             assert_eq!(setup(&format!("{making}9"), Some("always")).limit(durability, ALL), None);
-            let mut rewriting = setup("aof_enabled:1", Some("always"));
-            rewriting.config.insert("no-appendfsync-on-rewrite".to_owned(), "yes".to_owned());
-            assert_eq!(rewriting.limit(durability, Accepted::default()), Some(DURABILITY));
+            let rewriting = setup("aof_enabled:1\r\nno-appendfsync-on-rewrite:yes", Some("always"));
+            assert_eq!(rewriting.limit(durability, Accepted::default()), Some("durability"));
         }
     }
 

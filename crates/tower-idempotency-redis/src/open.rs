@@ -1,10 +1,9 @@
 //! How a builder becomes a backend.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use redis::{Value, cmd};
+use redis::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tower_idempotency::{Fence, RecordId};
@@ -16,14 +15,11 @@ use tower_idempotency_shared::{
 use super::backend::RedisBackend;
 use super::builder::RedisBackendBuilder;
 use super::changes::listen;
-use super::connection::connect::{Connector, Tls};
+use super::connection::connect::Connector;
 use super::connection::pool::Pool;
 use super::database::Database;
-use super::error::{NotConnected, Opened, RedisError, not_connected, refused};
+use super::error::{NotConnected, Opened, RedisError, not_connected};
 use super::script::{Keys, Scripts};
-
-/// The time for which the row of the trial is kept.
-const TRIAL: Duration = Duration::from_secs(60);
 
 impl RedisBackendBuilder {
     /// Opens the backend: connects to the primary, checks how it is set up, and tries what the store does with it on a
@@ -38,26 +34,19 @@ impl RedisBackendBuilder {
     /// # Cancel safety
     /// If the future is dropped, a row of the trial may be there, which expires in a minute.
     pub async fn open(self) -> Result<RedisBackend, RedisError> {
-        if self.needs_tls && matches!(self.connector.tls, Tls::Without) {
-            let reason =
-                "missing, and the URL begins with rediss: set it by `RedisBackendBuilder::tls` (feature `rustls`)";
-            return Err(RedisError::Option { option: "the TLS configuration", reason });
-        }
         let (waited, keys) = (self.open_within, Keys::new(&self.namespace));
         let connector = Arc::new(Connector { key: keys.named("m"), ..self.connector.clone() });
         let (pool, changes) = (Pool::new(Arc::clone(&connector), self.connections), Arc::new(ChangeFeed::default()));
         let listening = listen(connector, keys.named("c"), Arc::clone(&changes), Arc::clone(&pool.dropped));
-        let (limit, scripts, calls) = (watch::Sender::default(), Scripts::new(), AtomicU64::new(0));
-        let marker = u128::from_le_bytes(random());
-        let database = Database { settings: self, pool, keys, limit, scripts, marker, calls };
+        let (limit, scripts) = (watch::Sender::default(), Scripts::new());
+        let database = Database { settings: self, pool, keys, limit, scripts };
         let backend = RedisBackend { database, changes, _listening: Task(tokio::spawn(listening)) };
         let hangs = "it does not answer".to_owned();
-        let tried = tried(Instant::now() + waited, hangs, || attempt(&backend)).await;
-        tried.map_err(|error| match error {
-            NotOpen::Away(reason) => RedisError::Away { waited, reason },
-            NotOpen::ForGood(error) => error,
-        })?;
-        Ok(backend)
+        match tried(Instant::now() + waited, hangs, || attempt(&backend)).await {
+            Ok(()) => Ok(backend),
+            Err(NotOpen::Away(reason)) => Err(RedisError::Away { waited, reason }),
+            Err(NotOpen::ForGood(error)) => Err(error),
+        }
     }
 }
 
@@ -71,19 +60,15 @@ async fn attempt(backend: &RedisBackend) -> Opened<()> {
         return Err(NotConnected::ForGood(error));
     }
     // The error for an unknown command has its parameters, which must be text: without an engine, so must these be.
-    let (mut publish, mut script) = (cmd("PUBLISH"), cmd("EVAL"));
-    publish.arg(database.keys.named("c")).arg("");
-    script.arg("return 1").arg(0);
-    let answers = database.command(vec![script, publish]).await.map_err(not_connected)?;
-    let [scripted, published] = answers.as_slice() else { return Err(refused("two commands have other answers")) };
-    if let Value::ServerError(error) = scripted {
-        return Err(not_connected(error));
+    let mut commands = pipe();
+    commands.cmd("EVAL").arg("return 1").arg(0).cmd("PUBLISH").arg(database.keys.named("c")).arg("");
+    let answers = database.command(commands).await.map_err(not_connected)?;
+    let pattern = database.keys.named("*");
+    let hints = [String::new(), format!("; the user needs the rights ~{pattern} &{pattern} +publish")];
+    for (answer, hint) in answers.into_iter().zip(hints) {
+        answer.extract_error().map_err(|error| not_connected(format!("{error}{hint}")))?;
     }
-    if let Value::ServerError(error) = published {
-        let pattern = database.keys.named("*");
-        return Err(refused(format!("{error}; the user needs the rights ~{pattern} &{pattern} +publish")));
-    }
-    // A row is claimed twice, another claim of it comes too late, and it ends.
+    // A row is claimed twice, another claim of it comes too late, and it ends. It is kept for a minute.
     let id = RecordId::from_bytes(random());
     let claim = || Write {
         id,
@@ -95,7 +80,7 @@ async fn attempt(backend: &RedisBackend) -> Opened<()> {
         until: None,
         began: Stamp::Now,
         since: Stamp::Now,
-        expires: NewExpiry::In(TRIAL),
+        expires: NewExpiry::In(Duration::from_secs(60)),
         state: Vec::new().into(),
     };
     let (first, late) = (claim(), claim());

@@ -1,21 +1,17 @@
 //! A store by its URL.
 
 use percent_encoding::percent_decode_str;
-use redis::RedisConnectionInfo;
+use redis::{ConnectionInfo, RedisConnectionInfo};
 use tower_idempotency::store::ConnectError;
 use tower_idempotency_shared::for_backends::connected;
 
 use super::builder::RedisBackendBuilder;
-use super::connection::connect::Place;
+use super::connection::connect::{Place, Tls};
 use super::durability::Durability;
 use super::error::RedisError;
 use super::{RedisBackend, RedisStore};
 #[cfg(feature = "config")]
 use super::{RedisConfig, SharedConfig};
-
-/// The ports where a URL names none.
-const PORT: u16 = 6379;
-const SENTINEL_PORT: u16 = 26_379;
 
 /// Opens the store of `url`, with a lease of 30 seconds. Call it within a tokio runtime, in which the store's tasks run
 /// then.
@@ -41,7 +37,7 @@ const SENTINEL_PORT: u16 = 26_379;
 /// # Cancel safety
 /// If the future is dropped, a session may have begun, which lapses.
 pub async fn connect(url: &str) -> Result<RedisStore, ConnectError> {
-    connected(async { builder(url)?.open().await }, RedisStore::builder()).await
+    connected(async { RedisBackend::from_url(url)?.open().await }, RedisStore::builder()).await
 }
 
 /// Opens the store of `url` as [`connect`] does, with the sections `redis` and `shared` of a file.
@@ -54,7 +50,7 @@ pub async fn connect(url: &str) -> Result<RedisStore, ConnectError> {
 #[cfg(feature = "config")]
 pub async fn connect_with(url: &str, redis: &RedisConfig, shared: &SharedConfig) -> Result<RedisStore, ConnectError> {
     let opened = async {
-        let database = builder(url)?;
+        let database = RedisBackend::from_url(url)?;
         if redis.namespace.is_some() && database.namespace != RedisBackendBuilder::NAMESPACE {
             return Err(RedisError::Option { option: "the namespace", reason: "given twice" });
         }
@@ -69,60 +65,56 @@ impl RedisBackend {
     /// # Errors
     /// [`RedisError::Url`], [`RedisError::Parameter`] or [`RedisError::Option`] for a URL that can't be read.
     pub fn from_url(url: &str) -> Result<RedisBackendBuilder, RedisError> {
-        builder(url)
-    }
-}
-
-/// The database of a URL.
-fn builder(url: &str) -> Result<RedisBackendBuilder, RedisError> {
-    let (scheme, rest) = url.split_once("://").ok_or(RedisError::Url)?;
-    let (scheme, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
-    let needs_tls = match scheme {
-        "redis" | "valkey" => false,
-        "rediss" | "valkeys" => true,
-        _ => return Err(RedisError::Url),
-    };
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let port = if kind == "sentinel" { SENTINEL_PORT } else { PORT };
-    let hosts: Vec<String> = hosts.split(',').map(|one| host(one, port)).collect::<Result<_, _>>()?;
-    let (place, database) = match (kind, hosts.as_slice()) {
-        ("", [only]) => (Place::Server(only.clone()), path),
-        ("cluster", _) => (Place::Cluster(hosts), path),
-        ("sentinel", _) => {
-            let (name, database) = path.split_once('/').unwrap_or((path, ""));
-            // It may be the end of a password whose characters are not encoded.
-            if name.contains('@') {
-                return Err(RedisError::Url);
-            }
-            let name = Some(decoded(name)?).filter(|name| !name.is_empty()).ok_or(RedisError::Url)?;
-            (Place::Sentinels { hosts, name }, database)
-        }
-        _ => return Err(RedisError::Url),
-    };
-    let login = login(user, database)?;
-    if matches!(place, Place::Cluster(_)) && login.db() != 0 {
-        return Err(RedisError::Option { option: "the database's number", reason: "not 0, which a cluster alone has" });
-    }
-    let mut builder = RedisBackendBuilder::new(place, login, needs_tls);
-    let mut seen = Vec::new();
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        // A part of a password whose characters are not encoded may look like a parameter, and is not named.
-        let unknown =
-            || if query.contains('@') { RedisError::Url } else { RedisError::Parameter { name: name.to_owned() } };
-        builder = match name {
-            "namespace" | "durability" if seen.contains(&name) => {
-                return Err(RedisError::Option { option: "a parameter of the URL", reason: "given twice" });
-            }
-            "namespace" => builder.namespace(decoded(value)?)?,
-            "durability" => builder.durability(Durability::read(&decoded(value)?).ok_or_else(unknown)?)?,
-            _ => return Err(unknown()),
+        let (scheme, rest) = url.split_once("://").ok_or(RedisError::Url)?;
+        let (scheme, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        let tls = match scheme {
+            "redis" | "valkey" => Tls::Without,
+            "rediss" | "valkeys" => Tls::Missing,
+            _ => return Err(RedisError::Url),
         };
-        seen.push(name);
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        // The port where the URL names none.
+        let port = if kind == "sentinel" { 26_379 } else { 6379 };
+        let hosts: Vec<String> = hosts.split(',').map(|one| host(one, port)).collect::<Result<_, _>>()?;
+        let (place, database) = match (kind, hosts.as_slice()) {
+            ("", [only]) => (Place::Server(only.clone()), path),
+            ("cluster", _) => (Place::Cluster(hosts), path),
+            ("sentinel", _) => {
+                let (name, database) = path.split_once('/').unwrap_or((path, ""));
+                // It may be the end of a password whose characters are not encoded.
+                if name.is_empty() || name.contains('@') {
+                    return Err(RedisError::Url);
+                }
+                (Place::Sentinels { hosts, name: decoded(name)? }, database)
+            }
+            _ => return Err(RedisError::Url),
+        };
+        let login = login(user, database)?;
+        if matches!(place, Place::Cluster(_)) && login.db() != 0 {
+            let reason = "not 0, which a cluster alone has";
+            return Err(RedisError::Option { option: "the database's number", reason });
+        }
+        let mut builder = RedisBackendBuilder::new(place, login, tls);
+        let mut seen = Vec::new();
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            // A part of a password whose characters are not encoded may look like a parameter, and is not named.
+            let unknown =
+                || if query.contains('@') { RedisError::Url } else { RedisError::Parameter { name: name.to_owned() } };
+            builder = match name {
+                "namespace" | "durability" if seen.contains(&name) => {
+                    return Err(RedisError::Option { option: "a parameter of the URL", reason: "given twice" });
+                }
+                "namespace" => builder.namespace(decoded(value)?)?,
+                "durability" => builder.durability(Durability::read(&decoded(value)?).ok_or_else(unknown)?)?,
+                _ => return Err(unknown()),
+            };
+            seen.push(name);
+        }
+        Ok(builder)
     }
-    Ok(builder)
 }
 
 /// A host with its port, or with this one. An address of IPv6 is in brackets.
@@ -132,34 +124,34 @@ fn host(text: &str, port: u16) -> Result<String, RedisError> {
         _ => (text, port),
     };
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    // A password with an `@` in it that was not encoded ends up here, and would be logged with the name.
-    if bare.unwrap_or(name).is_empty() || name.contains(['@', '/', '%']) || name.contains(':') != bare.is_some() {
+    // A name is not decoded.
+    if bare.unwrap_or(name).is_empty() || name.contains('%') || name.contains(':') != bare.is_some() {
         return Err(RedisError::Url);
     }
     Ok(format!("{name}:{port}"))
 }
 
 fn login(user: &str, database: &str) -> Result<RedisConnectionInfo, RedisError> {
-    let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    let login = RedisConnectionInfo::default().set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-    let login = if user.is_empty() { login } else { login.set_username(decoded(user)?) };
-    let login = match password {
-        "" => login,
-        password if password.contains('@') => return Err(RedisError::Url),
-        password => login.set_password(decoded(password)?),
-    };
-    let number = if database.is_empty() { Ok(0) } else { database.parse::<u16>() };
-    Ok(login.set_db(number.map_err(|_| RedisError::Url)?.into()))
+    // The client would read another password out of these.
+    if user.contains(['@', '#', '\t', '\n', '\r']) || database.contains(['/', '#', '-']) {
+        return Err(RedisError::Url);
+    }
+    let read: ConnectionInfo = format!("redis://{user}@h/{database}").parse().map_err(|_| RedisError::Url)?;
+    Ok(read.redis_settings().clone().set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")))
 }
 
 fn decoded(text: &str) -> Result<String, RedisError> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(std::borrow::Cow::into_owned).map_err(|_| RedisError::Url)
+    Ok(percent_decode_str(text).decode_utf8().map_err(|_| RedisError::Url)?.into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::connect::Connector;
+
+    fn builder(url: &str) -> Result<RedisBackendBuilder, RedisError> {
+        RedisBackend::from_url(url)
+    }
 
     fn at(host: &str) -> String {
         host.to_owned()
@@ -178,8 +170,8 @@ mod tests {
             ),
             ("redis+cluster://:p@a:1,b:2", Place::Cluster(vec![at("a:1"), at("b:2")]), false),
         ] {
-            let builder = builder(url).unwrap();
-            assert_eq!((builder.connector.place, builder.needs_tls), (place, needs_tls), "{url}");
+            let Connector { place: read, tls, .. } = builder(url).unwrap().connector;
+            assert_eq!((read, matches!(tls, Tls::Missing)), (place, needs_tls), "{url}");
         }
     }
 
@@ -202,6 +194,8 @@ mod tests {
             format!("redis+raft://u:{secret}@h"),
             format!("redis://u:x@{secret}@h"),
             format!("redis://u:x/{secret}@h"),
+            format!("redis://u:7#{secret}@h"),
+            format!("redis+sentinel://u:x/{secret}@h/m"),
             format!("redis://u:x?{secret}=1@h"),
             format!("redis://u:{secret}@h:port"),
             format!("redis://u:{secret}@h/-1"),

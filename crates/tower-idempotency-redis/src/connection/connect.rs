@@ -1,16 +1,15 @@
 //! One connection to the primary, for one call at a time, with TLS or without.
 
-use std::fmt;
 use std::time::Duration;
 
-use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisResult, Value};
-use tokio::io::{AsyncRead, AsyncWrite};
+use redis::aio::{AsyncStream, MultiplexedConnection, PubSub};
+use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisResult, Value};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tower_idempotency_shared::for_backends::Task;
+use tower_idempotency_shared::for_backends::{NotOpen, Task};
 
-use crate::error::{NotConnected, Opened, not_connected_to};
+use crate::error::RedisError::{self, Refused, Unsupported};
+use crate::error::{NotConnected, Opened, not_connected};
 use crate::guarantee::Setup;
 
 /// A connection. It is closed when this is dropped.
@@ -27,19 +26,18 @@ pub(crate) struct Connection {
 }
 
 /// With TLS or without.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) enum Tls {
     /// Connections are in plain.
-    #[default]
     Without,
+    /// The URL asks for TLS, and there is no configuration.
+    Missing,
     #[cfg(feature = "rustls")]
     Rustls(tokio_rustls::TlsConnector),
 }
 
 /// A stream of bytes, encrypted or not.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+type Stream = Box<dyn AsyncStream + Unpin + Send>;
 
 /// Where the primary is, or who knows it. A host is a name and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,11 +67,9 @@ impl Connector {
     /// Connects to the primary, and checks that it is one, and a server that this crate supports.
     pub(crate) async fn connect(&self, generation: u64) -> Opened<Connection> {
         let talk = |host: String| async move {
-            let host = &host;
-            let (mut commands, task) = self.dial(host, &self.login).await?;
-            let setup = send(&mut commands, Setup::commands()).await.and_then(Setup::read);
-            let setup = setup.map_err(|error| not_connected_to(host, &error))?;
-            setup.check_server(host)?;
+            let (mut commands, task) = self.dial(&host, &self.login).await?;
+            let setup = send(&mut commands, &Setup::commands()).await.and_then(Setup::read).map_err(not_connected)?;
+            setup.check_server()?;
             Ok(Connection { commands, run_id: setup.get("run_id"), setup: Some(setup), generation, task })
         };
         self.at_primary(talk).await
@@ -82,11 +78,8 @@ impl Connector {
     /// Connects to hear what is published.
     pub(crate) async fn listen(&self, channel: &str) -> Opened<PubSub> {
         let talk = |host: String| async move {
-            let host = &host;
-            let stream = self.stream(host).await?;
-            let mut listener =
-                PubSub::new(&self.login, stream).await.map_err(|error| not_connected_to(host, &error))?;
-            listener.subscribe(channel).await.map_err(|error| not_connected_to(host, &error))?;
+            let mut listener = PubSub::new(&self.login, self.stream(&host).await?).await.map_err(not_connected)?;
+            listener.subscribe(channel).await.map_err(not_connected)?;
             Ok(listener)
         };
         self.at_primary(talk).await
@@ -94,49 +87,50 @@ impl Connector {
 
     /// Opens a stream to `host`, which is a name and a port. The name is resolved anew: it may be of another server
     /// than before.
-    pub(crate) async fn stream(&self, host: &str) -> Opened<Box<dyn Stream>> {
-        let away = |error: &dyn fmt::Display| NotConnected::Away(format!("{host}: {error}"));
-        let stream = TcpStream::connect(host).await.map_err(|error| away(&error))?;
-        stream.set_nodelay(true).map_err(|error| away(&error))?;
-        match &self.tls {
-            Tls::Without => Ok(Box::new(stream)),
-            #[cfg(feature = "rustls")]
-            Tls::Rustls(connector) => {
-                let wrong = |error: &dyn fmt::Display| crate::error::refused(format!("{host}: TLS: {error}"));
-                let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']).to_owned();
-                let name = rustls::pki_types::ServerName::try_from(name).map_err(|error| wrong(&error))?;
-                let stream = connector.connect(name, stream).await.map_err(|error| match error.kind() {
-                    // The certificate is wrong, or the server speaks no TLS.
-                    std::io::ErrorKind::InvalidData => wrong(&error),
-                    _ => away(&error),
-                })?;
-                Ok(Box::new(stream))
-            }
+    async fn stream(&self, host: &str) -> Opened<Stream> {
+        if matches!(self.tls, Tls::Missing) {
+            let reason =
+                "missing, and the URL begins with rediss: set it by `RedisBackendBuilder::tls` (feature `rustls`)";
+            return Err(NotConnected::ForGood(RedisError::Option { option: "the TLS configuration", reason }));
         }
+        let stream = TcpStream::connect(host).await.map_err(not_connected)?;
+        stream.set_nodelay(true).map_err(not_connected)?;
+        #[cfg(feature = "rustls")]
+        if let Tls::Rustls(connector) = &self.tls {
+            use crate::error::refused;
+            let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']).to_owned();
+            let name = name.try_into().map_err(|error| refused(format!("TLS: {error}")))?;
+            let encrypted = connector.connect(name, stream).await.map_err(|error| match error.kind() {
+                // The certificate is wrong, or the server speaks no TLS.
+                std::io::ErrorKind::InvalidData => refused(format!("TLS: {error}")),
+                _ => not_connected(error),
+            });
+            return Ok(Box::new(encrypted?));
+        }
+        Ok(Box::new(stream))
     }
 
     /// Opens a connection for commands. Its task moves the bytes, and ends with it.
     pub(crate) async fn dial(&self, host: &str, login: &RedisConnectionInfo) -> Opened<(MultiplexedConnection, Task)> {
-        let stream = self.stream(host).await?;
         // Calls have limits of their own.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let connected = MultiplexedConnection::new_with_config(login, stream, config).await;
-        let (connection, driver) = connected.map_err(|error| not_connected_to(host, &error))?;
+        let connected = MultiplexedConnection::new_with_config(login, self.stream(host).await?, config).await;
+        let (connection, driver) = connected.map_err(not_connected)?;
         Ok((connection, Task(tokio::spawn(driver))))
     }
 }
 
 /// Sends commands in one round trip. Errors of the server are among the answers.
-pub(crate) async fn send(connection: &mut MultiplexedConnection, commands: Vec<Cmd>) -> RedisResult<Vec<Value>> {
-    let (count, mut pipeline) = (commands.len(), Pipeline::with_capacity(commands.len()));
-    for command in commands {
-        pipeline.add_command(command);
-    }
-    connection.send_packed_commands(&pipeline, 0, count).await
+pub(crate) async fn send(connection: &mut MultiplexedConnection, commands: &Pipeline) -> RedisResult<Vec<Value>> {
+    connection.send_packed_commands(commands, 0, commands.len()).await
 }
 
-/// Ends a talk with a host that takes too long.
+/// Ends a talk with a host that takes too long, and names the host in an error.
 pub(crate) async fn in_time<T>(host: &str, within: Duration, talk: impl Future<Output = Opened<T>>) -> Opened<T> {
-    let late = || NotConnected::Away(format!("{host} does not answer within {} ms", within.as_millis()));
-    timeout(within, talk).await.unwrap_or_else(|_| Err(late()))
+    let late = || NotConnected::Away(format!("it does not answer within {} ms", within.as_millis()));
+    let mut talked = timeout(within, talk).await.unwrap_or_else(|_| Err(late()));
+    if let Err(NotOpen::Away(reason) | NotOpen::ForGood(Refused { reason } | Unsupported { reason })) = &mut talked {
+        *reason = format!("{host}: {reason}");
+    }
+    talked
 }

@@ -1,48 +1,40 @@
 //! Which host is the primary. It is asked for each new connection.
 
-use redis::{Value, cmd, from_redis_value};
+use redis::{ErrorKind, RedisResult, ServerErrorKind, Value, cmd, from_redis_value};
 
-use super::connect::{Connector, Place, in_time, send};
-use crate::error::{NotConnected, Opened, not_connected, not_connected_to};
+use super::connect::{Connector, Place, in_time};
+use crate::error::{NotConnected, Opened, not_connected};
 
 impl Connector {
     /// Talks to the primary. One that is named by a sentinel or a node which knows no better may be none any more: then
     /// the next of them is asked.
-    pub(crate) async fn at_primary<T, F>(&self, talk: impl Fn(String) -> F) -> Opened<T>
-    where
-        F: Future<Output = Opened<T>>,
-    {
+    pub(crate) async fn at_primary<T, F: Future<Output = Opened<T>>>(&self, talk: impl Fn(String) -> F) -> Opened<T> {
         let hosts = match &self.place {
             Place::Server(host) => return in_time(host, self.within, talk(host.clone())).await,
             Place::Sentinels { hosts, .. } | Place::Cluster(hosts) => hosts,
         };
-        let (mut reasons, mut refusals, mut named) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut failures, mut named) = (Vec::new(), Vec::new());
         // One that does not answer must not keep the others from being asked.
         let share = self.within / u32::try_from(hosts.len() + 1).unwrap_or(u32::MAX);
         for host in hosts {
             let talked = match in_time(host, share, self.ask(host)).await {
                 Ok(primary) if named.contains(&primary) => continue,
                 Ok(primary) => {
-                    let talked = in_time(&primary, share, talk(primary.clone())).await;
-                    named.push(primary);
-                    talked
+                    named.push(primary.clone());
+                    in_time(&primary, share, talk(primary.clone())).await
                 }
                 Err(error) => Err(error),
             };
             match talked {
                 Ok(talked) => return Ok(talked),
-                Err(NotConnected::ForGood(error)) => refusals.push(error),
-                Err(NotConnected::Away(reason)) => reasons.push(reason),
+                Err(error) => failures.push(error),
             }
         }
+        let reasons: Vec<String> = failures.iter().map(ToString::to_string).collect();
         // One that only was not reached may know it at the next try.
-        match refusals.pop() {
-            Some(refusal) if reasons.is_empty() => Err(NotConnected::ForGood(refusal)),
-            refusal => {
-                reasons.extend(refusal.iter().chain(&refusals).map(ToString::to_string));
-                Err(NotConnected::Away(reasons.join("; ")))
-            }
-        }
+        let is_for_good = failures.iter().all(|error| matches!(error, NotConnected::ForGood(_)));
+        let refusal = failures.pop().filter(|_| is_for_good);
+        Err(refusal.unwrap_or_else(|| NotConnected::Away(reasons.join("; "))))
     }
 
     /// Returns the primary that a sentinel or a node names.
@@ -52,38 +44,32 @@ impl Connector {
             _ => (&self.login, ["HGET", &self.key, "m"]),
         };
         let (mut connection, _task) = self.dial(host, login).await?;
-        let mut command = cmd(question[0]);
-        command.arg(&question[1..]);
-        let answer = send(&mut connection, vec![command]).await.map(|mut answers| answers.pop());
-        let answer = answer.map_err(|error| not_connected_to(host, &error))?.unwrap_or(Value::Nil);
+        let answer = cmd(question[0]).arg(&question[1..]).query_async(&mut connection).await;
         match self.place {
             Place::Cluster(_) => said_by_node(answer, host),
-            _ => said_by_sentinel(answer, host),
+            _ => said_by_sentinel(answer),
         }
     }
 }
 
-/// The primary by the answer of a sentinel at `host`: a name and a port.
-fn said_by_sentinel(answer: Value, host: &str) -> Opened<String> {
-    let found = answer.extract_error().and_then(|answer| Ok(from_redis_value::<Option<(String, String)>>(answer)?));
-    let found = found.map_err(|error| not_connected_to(host, &error))?;
-    let unknown = || NotConnected::Away(format!("{host} knows no primary of this name"));
+/// The primary by the answer of a sentinel: a name and a port.
+fn said_by_sentinel(answer: RedisResult<Value>) -> Opened<String> {
+    let found: Option<(String, String)> = from_redis_value(answer.map_err(not_connected)?).map_err(not_connected)?;
+    let unknown = || NotConnected::Away("it knows no primary of this name".to_owned());
     found.map(|(name, port)| joined(&name, &port)).ok_or_else(unknown)
 }
 
 /// The primary by the answer of a node at `host` to a question about a key: another node that it names, or itself, also
 /// while it hands the slot over.
-fn said_by_node(answer: Value, host: &str) -> Opened<String> {
-    let Value::ServerError(error) = &answer else { return Ok(host.to_owned()) };
-    let place = error.details().and_then(|details| details.rsplit_once(' ')?.1.rsplit_once(':'));
-    match (error.code(), place) {
-        ("ASK", _) => Ok(host.to_owned()),
+fn said_by_node(answer: RedisResult<Value>, host: &str) -> Opened<String> {
+    let Err(error) = answer else { return Ok(host.to_owned()) };
+    let place = error.redirect_node().and_then(|(place, _)| place.rsplit_once(':'));
+    match (error.kind(), place) {
+        (ErrorKind::Server(ServerErrorKind::Ask), _) => Ok(host.to_owned()),
         // A node that does not know a name leaves it out: it is that of the node that was asked.
-        ("MOVED", Some(("" | "?", port))) => {
-            Ok(format!("{}:{port}", host.rsplit_once(':').map_or(host, |(name, _)| name)))
-        }
-        ("MOVED", Some((name, port))) => Ok(joined(name, port)),
-        _ => Err(not_connected(format!("{host}: {error}"))),
+        (_, Some(("" | "?", port))) => Ok(format!("{}:{port}", host.rsplit_once(':').map_or(host, |(name, _)| name))),
+        (_, Some((name, port))) => Ok(joined(name, port)),
+        (_, None) => Err(not_connected(error)),
     }
 }
 
@@ -97,8 +83,12 @@ mod tests {
 
     use super::*;
 
+    fn answered(answer: &str) -> RedisResult<Value> {
+        parse_redis_value(answer.as_bytes()).unwrap().extract_error()
+    }
+
     fn by_node(answer: &str) -> Option<String> {
-        said_by_node(parse_redis_value(answer.as_bytes()).unwrap(), "[::1]:7").ok()
+        said_by_node(answered(answer), "[::1]:7").ok()
     }
 
     #[test]
@@ -115,9 +105,9 @@ mod tests {
 
     #[test]
     fn a_sentinel_names_a_host_and_a_port() {
-        let said = |answer: &str| said_by_sentinel(parse_redis_value(answer.as_bytes()).unwrap(), "s:7");
+        let said = |answer: &str| said_by_sentinel(answered(answer));
         assert_eq!(said("*2\r\n$8\r\n10.0.0.1\r\n$4\r\n6379\r\n").unwrap(), "10.0.0.1:6379");
-        assert_eq!(said("*-1\r\n").unwrap_err().to_string(), "s:7 knows no primary of this name");
+        assert_eq!(said("*-1\r\n").unwrap_err().to_string(), "it knows no primary of this name");
         assert!(said("-NOAUTH Authentication required.\r\n").unwrap_err().to_string().contains("Authentication"));
     }
 }
