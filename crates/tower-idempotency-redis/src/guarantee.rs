@@ -9,6 +9,10 @@ use super::error::{MAXMEMORY, NotConnected, Opened, RedisError, unsupported};
 /// The share of the memory from which on new keys are refused, in hundredths.
 const FULL: u64 = 95;
 
+/// What a Valkey before 9.1 may lose. Which other releases, and which of Redis, mend the fault is not known here.
+const USE_AFTER_FREE: &str =
+    "Any record, if this release has the use after free in scripts that Valkey 9.1.0 mends: CVE-2026-23631.";
+
 /// The settings of the server that count, by `INFO` and, where the user may ask, `CONFIG GET`.
 pub(crate) struct Setup(InfoDict);
 
@@ -132,6 +136,7 @@ impl Setup {
         let last = |why| format!("What was answered last, when {why} (durability {durability}).");
         let losses = [
             (role != "master", "It is a replica, and takes no writes.".to_owned()),
+            (self.is_before("valkey_version", (9, 1)), USE_AFTER_FREE.to_owned()),
             (self.evicts(), format!("Any record, when the memory is full: maxmemory-policy is {policy}.")),
             (lacks.is_some(), format!("What is answered from now on: {}.", lacks.unwrap_or_default())),
             (durability == Memory, last("the server ends or another one takes over: it is in memory alone")),
@@ -225,6 +230,20 @@ mod tests {
         for policy in ["volatile-lru", "allkeys-lru"] {
             let warm = setup(&format!("maxmemory:10\r\nused_memory:10\r\nmaxmemory_policy:{policy}"), None);
             assert_eq!(warm.limit(Durability::Memory, ALL), None, "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_valkey_that_may_have_a_use_after_free_says_so() {
+        let says = |info: &str| {
+            let loses = setup(info, None).guarantee(Durability::Memory).loses;
+            loses.iter().any(|loses| loses.contains("CVE-2026-23631"))
+        };
+        for version in ["7.2.11", "8.1.4", "9.0.3"] {
+            assert!(says(&format!("valkey_version:{version}")), "{version}");
+        }
+        for info in ["valkey_version:9.1.0", "valkey_version:9.1.2", "valkey_version:10.0.0", "redis_version:7.0.15"] {
+            assert!(!says(info), "{info}");
         }
     }
 

@@ -63,7 +63,8 @@ fn check_of(error: &RedisError) -> (&'static str, Verdict) {
 /// Judges a loss. One that this release does not know is taken for the worst.
 fn verdict(loss: &str) -> Verdict {
     let has = |known: &str| loss.contains(known);
-    if has("unknown") || has("lose power together") || has("then its disk counts") || has("that was not waited for") {
+    let unclear = ["unknown", "CVE-", "lose power together", "then its disk counts", "that was not waited for"];
+    if unclear.into_iter().any(has) {
         // People have to judge whether that can happen to these servers.
         Verdict::Unclear
     } else if has("this one's disk is lost") {
@@ -100,6 +101,7 @@ mod tests {
             ("Something else.", Verdict::NotDurable),
             ("Any record, when the memory is full: maxmemory-policy is allkeys-lru.", Verdict::NotDurable),
             ("Any record, when the memory is full: maxmemory-policy is unknown.", Verdict::Unclear),
+            ("Any record, if this release has …: CVE-2026-23631.", Verdict::Unclear),
             ("What …, when another server takes over or this one's disk is lost (durability aof).", Verdict::OneCopy),
         ] {
             assert_eq!(verdict(loss), judged, "{loss}");
