@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tower_idempotency_shared::{Answer, BackendError, Clocks, random};
+use tower_idempotency_shared::{Answer, BackendError, Clocks};
 
 use super::builder::RedisBackendBuilder;
 use super::connection::connect::send;
@@ -31,14 +31,14 @@ pub(crate) struct Database {
     /// The limit that is reached, as `Backend::full` names it, if one is: new keys are refused.
     pub(crate) limit: watch::Sender<Option<&'static str>>,
     pub(crate) scripts: Scripts,
+    /// A number of this process, for a namespace that has no marker yet.
+    pub(crate) process: String,
 }
 
 impl Database {
     /// A call of `operation`, which makes no new row. Its caller adds what the operation needs.
     pub(crate) fn call(&self, operation: &str, clocks: Clocks) -> Call {
-        // The marker of a namespace that has none yet: another one after each wipe.
-        let marker = format!("{:032x}", u128::from_le_bytes(random()));
-        let arguments = [operation.to_owned(), time(clocks.earliest), time(clocks.latest), marker];
+        let arguments = [operation.to_owned(), time(clocks.earliest), time(clocks.latest), self.process.clone()];
         Call { is_claim: false, rows: Vec::new(), arguments: arguments.map(String::into_bytes).into() }
     }
 

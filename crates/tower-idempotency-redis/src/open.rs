@@ -39,7 +39,8 @@ impl RedisBackendBuilder {
         let (pool, changes) = (Pool::new(Arc::clone(&connector), self.connections), Arc::new(ChangeFeed::default()));
         let listening = listen(connector, keys.named("c"), Arc::clone(&changes), Arc::clone(&pool.dropped));
         let (limit, scripts) = (watch::Sender::default(), Scripts::new());
-        let database = Database { settings: self, pool, keys, limit, scripts };
+        let process = format!("{:032x}", u128::from_le_bytes(random()));
+        let database = Database { settings: self, pool, keys, limit, scripts, process };
         let backend = RedisBackend { database, changes, _listening: Task(tokio::spawn(listening)) };
         let hangs = "it does not answer".to_owned();
         match tried(Instant::now() + waited, hangs, || attempt(&backend)).await {

@@ -2,8 +2,8 @@
 -- reads what is answered. `Write::apply_to` of tower-idempotency-shared says the same in Rust; a test compares them.
 --
 -- KEYS: the hash m, the sorted sets o, i, x and s, and then the rows of the call.
--- ARGV: the operation, the earliest and the latest time of the process, a marker, and what the operation needs. Two for
--- each row that is written: for `adopt` its header and its state, for `put` the state after this text of 135 bytes:
+-- ARGV: the operation, the earliest and the latest time of the process, its number, and what the operation needs. Each
+-- row that is written has two: for `adopt` its header and its state, for `put` this text of 135 bytes and the state:
 --   1-16 token, 17 whether a token is expected, 18-33 that token, 34 the mode of the fence, 35-54 fence, 55-60 kind,
 --   61 whether there is a session, 62-93 session, 94 the mode of began, 95 of since, 96-115 until, 116-135 expires
 --
@@ -53,7 +53,9 @@ local clock, marker = call('TIME'), call('HGET', M, 'm')
 local now = format('%017.0f%03d', clock[1], clock[2] / 1000)
 local earliest = now < ARGV[2] and now or ARGV[2]
 local latest = now > ARGV[3] and now or ARGV[3]
-local answer = { now, place and sub(info, place + 1, place + 40) or '', marker or ARGV[4] }
+-- A namespace that has no marker gets another one after each wipe.
+local mark = marker or ARGV[4] .. '-' .. clock[1] .. '.' .. clock[2]
+local answer = { now, place and sub(info, place + 1, place + 40) or '', mark }
 local function add(value) answer[#answer + 1] = value or false end
 
 -- Parts of a header, which is empty if there is no row.
@@ -95,7 +97,7 @@ local function set(key, old, new, state)
 end
 
 local function finish()
-  if not marker then call('HSET', M, 'm', ARGV[4]) end
+  if not marker then call('HSET', M, 'm', mark) end
   if not has_set then call('HSET', M, 'b', now) end
   return answer
 end
