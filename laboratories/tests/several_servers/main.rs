@@ -12,7 +12,7 @@
 //! - [`failover`]: the primary is lost, and its standby is promoted.
 //! - [`rolling`]: the servers are replaced, one after the other.
 //! - [`clocks`]: the database's clock, or a server's, is hours or days wrong.
-//! - [`mixed`]: rows that a later release has written; over PostgreSQL alone.
+//! - [`mixed`]: rows that a later release has written.
 //! - [`chaos`]: all faults, at random and at once.
 //!
 //! Each run is a test over PostgreSQL and a test over Redis, with `over_postgres` or `over_redis` in its name. The

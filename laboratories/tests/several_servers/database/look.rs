@@ -3,8 +3,8 @@
 use testkit::process::until;
 use tower_idempotency_postgres::tokio_postgres::Client;
 
-use super::postgres;
 use super::redis::Redis;
+use super::{postgres, redis};
 
 /// A look into a database, which goes on until that is killed.
 pub(crate) enum Look<'a> {
@@ -13,6 +13,30 @@ pub(crate) enum Look<'a> {
 }
 
 impl Look<'_> {
+    /// Returns what a later release might have made of a row, as pairs of a name and a [change](Self::write_anew).
+    pub(crate) fn later(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Postgres(_) => &postgres::LATER,
+            Self::Redis(_) => &redis::LATER,
+        }
+    }
+
+    /// Changes the rows that no later release has written yet, except those of processes.
+    pub(crate) async fn write_anew(&self, namespace: &str, change: &str) {
+        match self {
+            Self::Postgres(client) => postgres::write_anew(client, namespace, change).await,
+            Self::Redis(redis) => redis.write_anew(namespace, change),
+        }
+    }
+
+    /// Returns all rows that a later release has written, each as a text.
+    pub(crate) async fn written_anew(&self, namespace: &str) -> Vec<String> {
+        match self {
+            Self::Postgres(client) => postgres::written_anew(client, namespace).await,
+            Self::Redis(redis) => redis.written_anew(namespace),
+        }
+    }
+
     /// Returns the number of sessions. The row of one whose process has ended no longer counts.
     pub(crate) async fn sessions(&self, namespace: &str) -> usize {
         match self {

@@ -62,8 +62,8 @@ fn change(fault: Fault) -> Option<&'static str> {
         }
         // As keys with a time to live do.
         Fault::OneClock => "if row.expires <= now then redis.call('UNLINK', key) end",
-        // Unknown rows are of PostgreSQL's runs alone.
-        Fault::UnknownIsAbsent | Fault::AnsweredEarly => return None,
+        Fault::UnknownIsAbsent => "if row.is_later then redis.call('UNLINK', key) end",
+        Fault::AnsweredEarly => return None,
     })
 }
 

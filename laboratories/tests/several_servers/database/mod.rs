@@ -9,7 +9,7 @@ mod either;
 mod fault;
 mod look;
 mod meddler;
-pub(crate) mod postgres;
+mod postgres;
 mod redis;
 
 pub(crate) use either::{Database, System, over_each_database};

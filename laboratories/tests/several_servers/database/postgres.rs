@@ -11,8 +11,18 @@ use super::fault::Fault;
 /// The time after which the test gives up waiting for a state that must come about.
 const GIVE_UP: Duration = Duration::from_secs(120);
 
+/// What a later release might have made of a row: bytes in another version, with any content, or an unknown kind.
+pub(super) const LATER: [(&str, &str); 4] = [
+    ("version", "state = set_byte(state, 0, 99)"),
+    ("nothing-else", r"state = '\x63'"),
+    ("kind", "kind = 99"),
+    ("both", "kind = 99, state = set_byte(state, 0, 99)"),
+];
+/// A row that is so.
+const IS_LATER: &str = "(kind = 99 OR encode(substring(state for 1), 'hex') = '63')";
+
 /// Starts a server with the store's table, and may break something. An error says what is missing.
-pub(crate) async fn open(fault: Option<Fault>, has_clock: bool) -> Result<PostgresServer, String> {
+pub(super) async fn open(fault: Option<Fault>, has_clock: bool) -> Result<PostgresServer, String> {
     // With this setting, the server rarely writes its log's buffers.
     let settings: &[&str] = if fault == Some(Fault::AnsweredEarly) { &["wal_writer_delay=10s"] } else { &[] };
     let server = if has_clock { PostgresServer::with_a_clock(settings)? } else { PostgresServer::with(settings)? };
@@ -25,7 +35,7 @@ pub(crate) async fn open(fault: Option<Fault>, has_clock: bool) -> Result<Postgr
 }
 
 /// Returns a connection for SQL.
-pub(crate) async fn sql(server: &PostgresServer) -> Client {
+pub(super) async fn sql(server: &PostgresServer) -> Client {
     let began = Instant::now();
     loop {
         match connect(&server.url(), NoTls).await {
@@ -83,12 +93,15 @@ pub(super) async fn behind(primary: &PostgresServer) -> i64 {
     sql(primary).await.query_one(lag, &[]).await.expect("there is one standby").get(0)
 }
 
-/// Returns all rows except those of processes, each as a text.
-pub(crate) async fn rows(client: &Client, namespace: &str) -> Vec<String> {
-    // A row of kind 5 with an `until` is that of a process that has ended. It never had bytes.
-    let query = "SELECT r::text FROM idempotency.record r WHERE namespace = $1 AND kind <> 6 \
-        AND NOT (kind = 5 AND until IS NOT NULL) ORDER BY id";
-    let rows = client.query(query, &[&namespace]).await.expect("the query is sound");
+pub(super) async fn write_anew(client: &Client, namespace: &str, change: &str) {
+    let at = format!("namespace = '{namespace}' AND kind <> 6 AND NOT {IS_LATER}");
+    let update = format!("UPDATE idempotency.record SET token = gen_random_uuid(), {change} WHERE {at}");
+    client.batch_execute(&update).await.expect("sound SQL");
+}
+
+pub(super) async fn written_anew(client: &Client, namespace: &str) -> Vec<String> {
+    let query = format!("SELECT r::text FROM idempotency.record r WHERE namespace = $1 AND {IS_LATER} ORDER BY id");
+    let rows = client.query(&query, &[&namespace]).await.expect("the query is sound");
     rows.iter().map(|row| row.get(0)).collect()
 }
 

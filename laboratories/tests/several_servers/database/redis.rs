@@ -10,6 +10,15 @@ use super::meddler::Meddler;
 /// What scripts have to look at rows, as `rows.lua` of the store has them. An inline command is one line.
 const LOOK: &str = include_str!("look.lua");
 
+/// What a later release might have made of a row: the same as in PostgreSQL, or a header of another version.
+pub(super) const LATER: [(&str, &str); 5] = [
+    ("version", "redis.call('SETRANGE', key, 156, 'c')"),
+    ("nothing-else", "redis.call('SET', key, redis.call('GETRANGE', key, 0, 155) .. 'c')"),
+    ("kind", "redis.call('SETRANGE', key, 37, '+00099')"),
+    ("both", "redis.call('SETRANGE', key, 37, '+00099') redis.call('SETRANGE', key, 156, 'c')"),
+    ("header", "redis.call('SETRANGE', key, 0, '2')"),
+];
+
 /// Returns the command that runs a script, after what scripts have to look at rows.
 pub(super) fn command(script: &str, argument: &str) -> String {
     let script = format!("{LOOK}{script}");
@@ -53,17 +62,35 @@ impl Redis {
 
     /// Returns the number of rows of which an expression of Lua is true.
     pub(super) fn count(&self, namespace: &str, is_meant: &str) -> usize {
+        self.each(namespace, &format!("if {is_meant} then add('one') end")).len()
+    }
+
+    pub(super) fn write_anew(&self, namespace: &str, change: &str) {
+        let token = "redis.call('SETRANGE', key, 1, string.sub(redis.sha1hex(key .. now), 1, 16))";
+        self.each(namespace, &format!("if row.kind ~= 6 and not row.is_later then {token} {change} end"));
+    }
+
+    pub(super) fn written_anew(&self, namespace: &str) -> Vec<String> {
+        let row = "redis.sha1hex(key) .. '=' .. redis.sha1hex(redis.call('GET', key))";
+        let mut rows = self.each(namespace, &format!("if row.is_later then add({row}) end"));
+        rows.sort();
+        rows
+    }
+
+    /// Runs this for each `row` and its `key`, and returns what it has added: texts without blanks.
+    fn each(&self, namespace: &str, what: &str) -> Vec<String> {
         let script = format!(
-            "local count = 0
+            "local added = {{}}
+             local function add(text) added[#added + 1] = text end
              for _, key in ipairs(rows(ARGV[1])) do
                local row = look(key)
-               if {is_meant} then count = count + 1 end
+               {what}
              end
-             return count"
+             return table.concat(added, ' ')"
         );
         let answer = self.server.say(&command(&script, namespace));
-        let count = answer.trim().strip_prefix(':').and_then(|count| count.parse().ok());
-        count.unwrap_or_else(|| panic!("the script is sound: {answer}"))
+        assert!(answer.starts_with('$'), "the script is not sound: {answer}");
+        answer.split_whitespace().skip(1).map(str::to_owned).collect()
     }
 
     pub(super) fn behind(&self) -> i64 {

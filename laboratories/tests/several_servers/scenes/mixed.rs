@@ -1,27 +1,15 @@
 //! Rows that a later release has written. A server that does not know their format answers 503, and leaves them as they
-//! are. Over Redis the script itself refuses such a row, which a test of that store shows.
+//! are.
 
 use futures_util::future::join_all;
 use testkit::Call;
 use testkit::history::{ClientAnswer, History, Policy};
-use testkit::postgres::PostgresServer;
-use testkit::skipped;
-use tower_idempotency_postgres::tokio_postgres::Client;
 
 use crate::client::{Clients, SLOW, VISA};
-use crate::database::Fault;
-use crate::database::postgres::{open, rows, sql};
+use crate::database::{Database, Fault, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::report::Report;
 
-/// The changes that a later release might have made to a row: bytes in another version, with any content, or an unknown
-/// kind.
-const WRITTEN: [(&str, &str); 4] = [
-    ("version", "state = set_byte(state, 0, 99)"),
-    ("nothing-else", r"state = '\x63'"),
-    ("kind", "kind = 99"),
-    ("both", "kind = 99, state = set_byte(state, 0, 99)"),
-];
 const POLICIES: [&str; 3] = ["refuse", "rerun", "reconcile"];
 
 /// A charge whose row a later release has written.
@@ -32,45 +20,51 @@ struct Key {
 }
 
 /// Returns a completed key and an interrupted one. Under `rerun` an interrupted run is a released one, and no byte of a
-/// row's state says that it was released: there the second key comes only with a change of the kind.
+/// row's state says that it was released: there the second key comes only with a change of the kind or of the header.
 fn keys(way: &str, policy: &str) -> Vec<Key> {
     let key = |state, source| Key { name: format!("{state}-{way}"), source };
     let mut keys = vec![key("completed", VISA)];
-    if policy != "rerun" || way == "kind" {
+    if policy != "rerun" || matches!(way, "kind" | "header") {
         keys.push(key("interrupted", "tok_timeout"));
     }
     keys
 }
 
-async fn run(database: &PostgresServer, policy: &str) -> Report {
+async fn run(database: &Database, policy: &str) -> Report {
     let arguments = format!("--store {} --namespace {policy} --lease 12 --on-interrupted {policy}", database.url());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
-    let (sql, mut report) = (sql(database).await, Report::default());
+    let (look, mut report) = (database.look().await, Report::default());
     let history = History::new(Policy::Refuse);
     let clients = Clients::new(&fleet.balancer, &history);
 
     // This release writes the rows first.
     let mut written = Vec::new();
-    for (way, change) in WRITTEN {
+    for (way, change) in look.later() {
         let keys = keys(way, policy);
         for key in &keys {
             fleet.balancer.send_to(0, &Call::charge_of(&key.name, key.source)).await.expect("the server answers");
         }
-        write_anew(&sql, policy, change).await;
+        look.write_anew(policy, change).await;
         written.extend(keys);
     }
-    // One charge is under way while its row is rewritten.
-    let under_way = tokio::spawn({
-        let balancer = fleet.balancer.clone();
-        async move { balancer.send_alone(0, &Call::charge_of("running", SLOW)).await }
-    });
-    fleet.server(0).charge_begun(SLOW, 1).await;
-    write_anew(&sql, policy, "state = set_byte(state, 0, 99)").await;
-    written.push(Key { name: "running".to_owned(), source: SLOW });
-    let before = rows(&sql, policy).await;
-    let late = under_way.await.expect("no client panics").expect("the server answers");
-    report.figure(format!("{policy}: rows {}, the run that was under way {}", before.len(), late.status));
-    report.expect(rows(&sql, policy).await == before, || format!("{policy}: the end of a run has overwritten a row"));
+    // Other charges are under way while their rows are rewritten.
+    let mut under_way = Vec::new();
+    for (way, change) in look.later() {
+        let key = Key { name: format!("running-{way}"), source: SLOW };
+        let (balancer, call) = (fleet.balancer.clone(), Call::charge_of(&key.name, key.source));
+        under_way.push(tokio::spawn(async move { balancer.send_alone(0, &call).await }));
+        fleet.server(0).charge_begun(SLOW, under_way.len()).await;
+        look.write_anew(policy, change).await;
+        written.push(key);
+    }
+    let before = look.written_anew(policy).await;
+    report.expect(before.len() >= written.len(), || format!("{policy}: of {written:?} rows are gone"));
+    let late: Vec<_> = join_all(under_way).await.into_iter().map(|ended| ended.expect("no client panics")).collect();
+    let late = late.into_iter().map(|answer| answer.expect("the server answers").status.to_string());
+    let late = late.collect::<Vec<_>>().join(", ");
+    report.figure(format!("{policy}: rows {}, the runs that were under way {late}", before.len()));
+    let after = look.written_anew(policy).await;
+    report.expect(after == before, || format!("{policy}: the end of a run has overwritten a row"));
     let charged = fleet.effects().await;
     for number in 0..SERVERS {
         fleet.kill(number);
@@ -78,12 +72,12 @@ async fn run(database: &PostgresServer, policy: &str) -> Report {
     }
     // The checker knows nothing of these rows: from here on no key of them has an outcome or an effect.
     for _ in 0..2 {
-        for key in &written {
-            let told = join_all((0..SERVERS).map(|number| clients.send_to(number, &key.name, key.source))).await;
-            for (number, told) in told.into_iter().enumerate() {
-                let is_right = told == ClientAnswer::refused("store-unavailable");
-                report.expect(is_right, || format!("{policy}: {} at server {number}: {told:?}", key.name));
-            }
+        let everywhere = written.iter().flat_map(|key| (0..SERVERS).map(move |number| (key, number)));
+        let asked =
+            everywhere.map(async |(key, number)| (key, number, clients.send_to(number, &key.name, key.source).await));
+        for (key, number, told) in join_all(asked).await {
+            let is_right = told == ClientAnswer::refused("store-unavailable");
+            report.expect(is_right, || format!("{policy}: {} at server {number}: {told:?}", key.name));
         }
     }
     // An operator can't settle them either.
@@ -94,7 +88,7 @@ async fn run(database: &PostgresServer, policy: &str) -> Report {
         let purged = fleet.server(number).send(&Call::operator_post("/admin/api/purge", &purge)).await;
         report.expect(purged.json()["forgotten"] == 0, || format!("{policy}: purged are {}", purged.text()));
     }
-    report.expect(rows(&sql, policy).await == before, || format!("{policy}: rows were overwritten"));
+    report.expect(look.written_anew(policy).await == before, || format!("{policy}: rows were overwritten"));
     let effects = fleet.effects().await;
     report.expect(effects == charged, || format!("{policy}: {effects:?} are charged after {charged:?}"));
     // The servers still serve the records of this release.
@@ -104,23 +98,9 @@ async fn run(database: &PostgresServer, policy: &str) -> Report {
     report
 }
 
-/// Starts a server, and may break something. Returns `None` if the promise can't be shown here.
-async fn database(promise: &str, fault: Option<Fault>) -> Option<PostgresServer> {
-    open(fault, false).await.map_err(|obstacle| skipped(promise, &obstacle)).ok()
-}
-
-/// Changes the rows that no later release has written yet.
-async fn write_anew(sql: &Client, namespace: &str, change: &str) {
-    let at =
-        format!("namespace = '{namespace}' AND kind NOT IN (6, 99) AND encode(substring(state for 1), 'hex') <> '63'");
-    let update = format!("UPDATE idempotency.record SET token = gen_random_uuid(), {change} WHERE {at}");
-    sql.batch_execute(&update).await.expect("sound SQL");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_row_in_an_unknown_format_is_answered_503_and_never_overwritten() {
-    let name = "mixed versions";
-    let Some(database) = database(name, None).await else { return };
+async fn a_row_in_an_unknown_format_is_answered_503_and_never_overwritten(system: System) {
+    let name = &format!("mixed versions, {system}");
+    let Some(database) = Database::start(system, name).await else { return };
     let mut report = Report::default();
     for policy in POLICIES {
         report.add(run(&database, policy).await);
@@ -128,9 +108,13 @@ async fn a_row_in_an_unknown_format_is_answered_503_and_never_overwritten() {
     report.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_rows_in_an_unknown_format_count_as_absent_they_are_overwritten() {
-    let name = "mixed versions, where such rows count as absent";
-    let Some(database) = database(name, Some(Fault::UnknownIsAbsent)).await else { return };
+async fn control_where_rows_in_an_unknown_format_count_as_absent_they_are_overwritten(system: System) {
+    let name = &format!("mixed versions, where such rows count as absent, {system}");
+    let Some(database) = Database::broken(system, name, Fault::UnknownIsAbsent).await else { return };
     run(&database, "refuse").await.assert_seen(name, "completed-version at server");
+}
+
+over_each_database! {
+    a_row_in_an_unknown_format_is_answered_503_and_never_overwritten
+    control_where_rows_in_an_unknown_format_count_as_absent_they_are_overwritten
 }
