@@ -36,11 +36,12 @@ fn refund(charge: &Value, key: &str, amount: &str) -> Call {
 async fn a_charge_of_one_server_is_in_the_ledger_of_all_and_of_no_other_namespace() {
     let Some(database) = shared_server("one ledger for all servers") else { return };
     let directory = tempdir().unwrap();
-    let servers = two(&directory, database, "--atomic --namespace atomic").map(|setup| setup.start());
+    let servers = two(&directory, &database.url(), "--atomic --namespace atomic").map(|setup| setup.start());
     let call = Call::charge("charge", "tok_visa");
     let first = servers[0].send(&call).await;
     assert_eq!((first.status.as_u16(), first.is_replay()), (200, false), "{}", first.text());
-    let [stranger, _] = two(&directory, database, "--atomic --namespace atomic-other").map(|setup| setup.start());
+    let [stranger, _] =
+        two(&directory, &database.url(), "--atomic --namespace atomic-other").map(|setup| setup.start());
     let one = format!("/v1/charges/{}", first.json()["id"].as_str().unwrap());
     for server in &servers {
         let replay = server.send(&call).await;
@@ -77,7 +78,7 @@ async fn a_retry_after_a_crash_is_answered_with_the_one_charge() {
         let directory = tempdir().unwrap();
         let namespace = format!("crash{}", policy.replace(' ', "-"));
         let arguments = format!("--atomic --lease 60 --namespace {namespace} {policy}");
-        let [setup, other] = two(&directory, database, arguments.trim_end());
+        let [setup, other] = two(&directory, &database.url(), arguments.trim_end());
         let mut server = setup.start();
         let call = Call::charge("crash", "tok_crash");
         let mut connection = Connection::http1(server.address).await.unwrap();
@@ -97,7 +98,7 @@ async fn a_server_that_is_killed_between_charges_and_their_records_leaves_neithe
     const KEYS: usize = 4;
     let Some(database) = own_server("a server killed in mid-charge", &[]) else { return };
     let directory = tempdir().unwrap();
-    let setups = two(&directory, &database, "--atomic --lease 12");
+    let setups = two(&directory, &database.url(), "--atomic --lease 12");
     // Both start at once: each finds no tables.
     let [one, other] = setups.each_ref().map(|setup| setup.launch());
     let (one, other) = tokio::join!(one.listening(), other.listening());
@@ -154,7 +155,7 @@ async fn a_server_that_is_killed_between_charges_and_their_records_leaves_neithe
 async fn a_refund_goes_to_any_server_and_takes_place_once() {
     let Some(database) = shared_server("refunds in a ledger of all servers") else { return };
     let directory = tempdir().unwrap();
-    let [one, other] = two(&directory, database, "--atomic --namespace refunds").map(|setup| setup.start());
+    let [one, other] = two(&directory, &database.url(), "--atomic --namespace refunds").map(|setup| setup.start());
     let charge = one.send(&Call::charge("charge", "tok_visa")).await.json();
     let first = other.send(&refund(&charge, "part", "&amount=400")).await;
     assert_eq!((first.status.as_u16(), first.is_replay()), (200, false), "{}", first.text());
@@ -183,7 +184,7 @@ async fn a_database_that_dies_while_it_charges_costs_nobody_a_second_charge() {
     const KEYS: usize = 30;
     let Some(mut database) = own_server("a database that dies", &[]) else { return };
     let directory = tempdir().unwrap();
-    let servers = two(&directory, &database, "--atomic --lease 12").map(|setup| Arc::new(setup.start()));
+    let servers = two(&directory, &database.url(), "--atomic --lease 12").map(|setup| Arc::new(setup.start()));
     let some = Arc::new(Notify::new());
     // Each is sent to both, until it is charged.
     let sent: Vec<_> = (0..2 * KEYS)

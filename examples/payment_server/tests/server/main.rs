@@ -16,16 +16,20 @@ mod api;
 mod atomic;
 mod clients;
 mod crash;
+#[cfg(all(target_os = "linux", any(feature = "postgres", feature = "redis")))]
+mod databases;
 // Its tests are in the file. Here they cost no second build of the whole server.
 #[path = "../../src/evidence.rs"]
 mod evidence;
 mod levers;
 mod look_up;
 mod operation;
+#[cfg(all(target_os = "linux", any(feature = "postgres", feature = "redis")))]
+mod operators;
 #[cfg(all(target_os = "linux", feature = "redis"))]
 mod redis;
 mod retries;
-#[cfg(all(target_os = "linux", feature = "postgres"))]
+#[cfg(all(target_os = "linux", any(feature = "postgres", feature = "redis")))]
 mod shared;
 mod standing_still;
 mod stores;

@@ -1,4 +1,4 @@
-//! Servers that share a database of Redis or Valkey. `shared.rs` has more of what holds for every shared database.
+//! What Redis or Valkey alone has: memory that can be full, and answers that it can lose.
 
 use tempfile::tempdir;
 use testkit::Call;
@@ -6,39 +6,30 @@ use testkit::payment_server::Setup;
 use testkit::process::eventually;
 use testkit::redis::own_server;
 
-use super::stores::refusal;
+use super::operators::Scrape;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_on_the_other_server_is_answered_the_same_and_nothing_is_charged_twice() {
-    let Some(database) = own_server("a retry on another payment server over Redis", &[]) else { return };
+async fn operators_see_that_its_memory_is_full_and_what_it_can_lose() {
+    let Some(database) = own_server("what operators see of Redis", &[]) else { return };
     let directory = tempdir().unwrap();
-    let store = format!("--lease 60 --store {}?durability=memory", database.url());
-    let [one, other] = ["one", "other"].map(|name| Setup::new(directory.path().join(name)).with(&store).start());
-    let call = Call::charge("retry", "tok_visa");
-    let (answer, retry) = (one.send(&call).await, other.send(&call).await);
-    assert_eq!((answer.status.as_u16(), answer.is_replay()), (200, false), "{}", answer.text());
-    assert_eq!((retry.status, &retry.body, retry.is_replay()), (answer.status, &answer.body, true));
-    assert_eq!(one.charges().await.len() + other.charges().await.len(), 1, "in both ledgers");
-    assert_eq!(other.get("/readyz").await.json()["ready"], true);
-    // Another namespace does not know the key.
-    let setup = Setup::new(directory.path().join("stranger")).with(&format!("{store} --namespace stranger"));
-    assert!(!setup.start().send(&call).await.is_replay());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_password_is_logged() {
-    let settings = ["appendonly yes", "appendfsync always", "requirepass s3cr3t"];
-    let Some(database) = own_server("that a password of Redis is not logged", &settings) else { return };
-    let directory = tempdir().unwrap();
-    let url = database.url().replace("redis://", "redis://:s3cr3t@");
-    let server = Setup::new(&directory).log("trace").with(&format!("--store {url}")).start();
-    assert_eq!(server.send(&Call::charge("k", "tok_visa")).await.status, 200);
-    let log = server.log.clone();
-    server.stop().await;
-    eventually("the last line", || log.text().contains("stopped").then_some(())).await;
-    assert!(log.text().contains("TRACE") && !log.text().contains("s3cr3t"));
-    let wrong =
-        Setup::new(directory.path().join("wrong")).with(&format!("--store {}", url.replace("s3cr3t", "s3cr3d")));
-    let said = refusal(&wrong, 1).await;
-    assert!(said.contains("the database has refused") && !said.contains("s3cr3d"), "{said}");
+    let server = Setup::new(&directory).with(&format!("--store {}?durability=memory", database.url())).start();
+    let loses = "What was answered last, when the server ends or another one takes over: it is in memory alone";
+    eventually("it says what it can lose", || server.log.text().contains(loses).then_some(())).await;
+    let known = Call::charge("known", "tok_visa");
+    assert_eq!(server.send(&known).await.status, 200);
+    database.say("CONFIG SET maxmemory 1");
+    let refused = server.send(&Call::charge("new", "tok_visa")).await;
+    assert_eq!(refused.refusal(), (503, "store-full".to_owned()), "{}", server.log.text());
+    assert!(server.send(&known).await.is_replay());
+    let seen = Scrape::of(&server).await;
+    for (name, value) in
+        [("store_healthy", 0.0), ("breaker_open", 0.0), ("requests_total{outcome=\"store-full\"}", 1.0)]
+    {
+        assert_eq!(seen.value(name), Some(value), "{name}: {}", seen.0);
+    }
+    let stores = serde_json::json!([{ "store": "redis", "reasons": ["full"] }, { "store": "sled", "reasons": [] }]);
+    assert_eq!(server.get("/readyz").await.json()["stores"], stores);
+    let page = server.send(&Call::operator("/admin")).await;
+    let words = "is full and takes no new keys: maxmemory is reached";
+    assert!(page.status == 200 && page.text().contains(words), "{}", page.text());
 }
