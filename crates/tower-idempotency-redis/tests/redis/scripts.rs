@@ -5,9 +5,25 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use testkit::process::until;
-use tower_idempotency_shared::BackendError;
+use tower_idempotency_shared::{Backend as _, BackendError};
 
 use crate::lab::{Lab, claim, id, is_done, own_server};
+
+#[tokio::test]
+async fn calls_that_wait_for_an_answer_are_counted_as_connections() {
+    let Some(server) = own_server("that connections are counted", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let in_use = || lab.backend.gauges().connections;
+    assert_eq!(in_use(), Some(0));
+    server.pause();
+    tokio::select! {
+        answers = async { tokio::join!(lab.get(id(1)), lab.get(id(2))) } => panic!("answered too early: {answers:?}"),
+        () = until("two calls wait", async || in_use() == Some(2)) => {}
+    }
+    server.resume();
+    lab.get(id(1)).await.unwrap();
+    assert_eq!(in_use(), Some(0));
+}
 
 #[tokio::test]
 async fn a_server_that_has_forgotten_the_scripts_gets_them_again() {
