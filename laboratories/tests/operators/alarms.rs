@@ -19,7 +19,7 @@ use testkit::dice::free_address;
 use testkit::payment_server::{Server, Setup};
 use testkit::postgres::{FakeClock, own_server};
 use testkit::process::{Process, until};
-use testkit::{Connection, skipped};
+use testkit::{Connection, redis, skipped};
 use tower::{BoxError, service_fn};
 use tower_idempotency_outbox::{
     Call, Metrics as OutboxMetrics, Observer, OpenCalls, Outbox as _, Relay, SledOutbox, State,
@@ -112,8 +112,24 @@ async fn the_dashboard_draws_what_fjall_writes() {
 async fn the_alerts_of_a_database_that_is_away_and_of_a_server_that_stalls_fire() {
     let promise = "that a database which is away is noticed";
     let Some(mut database) = own_server(promise, &[]) else { return };
+    let url = database.url();
+    let switch = |is_on| if is_on { database.start_again() } else { database.kill() };
+    the_alerts_of_a_database_fire(promise, &url, switch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alerts_of_a_redis_that_is_away_and_of_a_server_that_stalls_fire() {
+    let promise = "that a Redis which is away is noticed";
+    let Some(mut database) = redis::own_server(promise, &["appendonly yes", "appendfsync always"]) else { return };
+    let url = database.url();
+    let switch = |is_on| if is_on { database.start_again() } else { database.kill() };
+    the_alerts_of_a_database_fire(promise, &url, switch).await;
+}
+
+/// `switch` turns the database off and on.
+async fn the_alerts_of_a_database_fire(promise: &str, url: &str, mut switch: impl FnMut(bool)) {
     let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let store = format!("--store {} --namespace alarms --lease 12", database.url());
+    let store = format!("--store {url} --namespace alarms --lease 12");
     let (address, other) = (free_address(), free_address());
     let server = Setup::new(&directories[0]).listening(address).with(&store).start();
     let Some(prometheus) = Prometheus::of(address, promise).await else { return };
@@ -136,9 +152,9 @@ async fn the_alerts_of_a_database_that_is_away_and_of_a_server_that_stalls_fire(
     let slow = tokio::spawn(async move { drop(connection.send(&testkit::Call::charge("unsaved", "tok_slow")).await) });
     server.charge_begun("tok_slow", begun).await;
     // One that hangs would let scrapes hang, which have a fifth of a second here.
-    database.kill();
+    switch(false);
     prometheus.fires(&["IdempotencyUnrecorded", "IdempotencyBreakerOpen", "IdempotencyStoreUnhealthy"]).await;
-    database.start_again();
+    switch(true);
     slow.await.unwrap();
     let calm = async || !prometheus.firing().await.contains("IdempotencyBreakerOpen");
     until("the database is used again", calm).await;
