@@ -112,6 +112,10 @@ impl Setup {
             }
             "active-replica" => "it is an active replica of KeyDB: two servers take writes of the same rows",
             _ if self.is_before("redis_version", (7, 0)) => "it is older than Redis 7.0, and knows no flags of scripts",
+            // Meanwhile it says that it has no append-only file.
+            "master" if self.get("loading") == "1" => {
+                return Err(NotConnected::Away("it is loading the dataset".to_owned()));
+            }
             "master" => return Ok(()),
             _ => return Err(NotConnected::Away(format!("it is no primary: its role is {role}"))),
         };
@@ -197,6 +201,8 @@ mod tests {
         }
         assert!(setup("", None).check_server().is_ok());
         // It may be promoted.
+        let loading = setup("loading:1", None).check_server().unwrap_err();
+        assert!(matches!(&loading, NotConnected::Away(reason) if reason.contains("loading")), "{loading}");
         let replica = setup("role:slave", None).check_server().unwrap_err();
         assert!(matches!(&replica, NotConnected::Away(reason) if reason.contains("slave")), "{replica}");
     }

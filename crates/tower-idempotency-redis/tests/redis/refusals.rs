@@ -6,9 +6,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use testkit::process::until;
+use tower_idempotency_redis::{Durability, RedisError};
 use tower_idempotency_shared::{Backend as _, BackendError, Clocks, Row, Write};
 
-use crate::lab::{Lab, claim, complete, id, is_done, own_server};
+use crate::lab::{Lab, builder, claim, complete, get, id, is_done, own_server, put};
 
 /// A call was refused with this text, and has done nothing.
 fn assert_nothing(answer: &Result<Option<Row>, BackendError>, says: &str) {
@@ -80,4 +81,36 @@ async fn a_server_that_is_loading_its_data_shows_no_row_as_absent() {
     reload.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"+OK", "it has loaded");
     all_is_done(&lab, &run).await;
+}
+
+/// While it loads the file, it says that it has none.
+#[tokio::test]
+async fn a_server_that_is_loading_its_append_only_file_does_not_count_as_one_without_a_file() {
+    let settings = ["appendonly yes", "appendfsync always", "enable-debug-command yes"];
+    let Some(server) = own_server("what a load of the append-only file means", &settings) else { return };
+    let durable = || builder(&server.url(), "n").durability(Durability::LocalAof).unwrap();
+    let (backend, run) = (durable().open().await.unwrap(), claim(id(1)));
+    put(&backend, &run).await.unwrap();
+    server.say("EVAL \"for i = 1, 30000 do redis.call('SET', i, i) end\" 0");
+    // It looks at connections after 1024 commands.
+    server.say("CONFIG SET key-load-delay 300");
+    let mut load = TcpStream::connect(server.address()).unwrap();
+    load.write_all(b"DEBUG LOADAOF\r\n").unwrap();
+    until("it is loading", async || server.say("PING").starts_with("-LOADING")).await;
+    assert!(server.say("INFO persistence").contains("aof_enabled:0"));
+    let opened = durable().open_within(Duration::from_secs(2)).open().await;
+    assert!(matches!(opened, Err(RedisError::Away { .. })), "{opened:?}");
+    server.say("CLIENT KILL TYPE normal");
+    // The next call has a connection that was killed, or a new one.
+    for _ in 0..2 {
+        let shown = get(&backend, run.id).await;
+        assert!(shown.is_err(), "{shown:?}");
+    }
+    assert_eq!(backend.full(), None);
+    assert!(server.say("PING").starts_with("-LOADING"));
+    server.say("CONFIG SET key-load-delay 0");
+    until("it has loaded", async || server.say("PING").starts_with("+PONG")).await;
+    assert!(is_done(get(&backend, run.id).await.unwrap().as_ref(), &run));
+    let new = claim(id(2));
+    assert!(is_done(put(&backend, &new).await.unwrap().as_ref(), &new));
 }
