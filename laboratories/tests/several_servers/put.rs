@@ -1,13 +1,16 @@
 //! The messages that put one row, as far as this program reads them: those to PostgreSQL, and those to Redis.
 
+use std::ops::Range;
+
 /// The numbers of parameters of PostgreSQL's statements that put one row, and the index of the row's kind: a claim, an
 /// outcome, and `put_one_1`.
 const STATEMENTS: [(u16, usize); 3] = [(11, 4), (12, 4), (15, 6)];
 /// The parts of a call of the script over Redis that say what it does, by their places: the number of its keys, with
-/// one row; its operation; the row's kind.
+/// one row; its operation; and what the write says, with the place of the kind in it.
 const KEYS: usize = 2;
 const OPERATION: usize = 9;
-const KIND: usize = 17;
+const WRITE: usize = 13;
+const KIND: Range<usize> = 54..60;
 
 /// The kinds of rows, as in `schema.sql`.
 pub(crate) const RUNNING: i16 = 1;
@@ -52,7 +55,7 @@ impl Put {
             rest = after;
         }
         let is_put = *parts.get(KEYS)? == b"6" && *parts.get(OPERATION)? == b"put";
-        let kind = str::from_utf8(parts.get(KIND)?).ok()?.parse().ok()?;
+        let kind = str::from_utf8(parts.get(WRITE)?.get(KIND)?).ok()?.parse().ok()?;
         is_put.then_some(Self { kind })
     }
 }
