@@ -59,14 +59,18 @@ impl Setup {
     /// What the server lacks of the durability that is asked for, if something.
     fn lacks(&self, durability: Durability, accepted: Accepted) -> Option<String> {
         let is = |name, value| self.get(name) == value;
+        let is_made = is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1");
+        let is_made = is_made || is("aof_last_bgrewrite_status", "err");
+        let was_replica = !is("second_repl_offset", "-1") && !is("second_repl_offset", "unknown");
         let fault = match durability {
             Memory | Replicas { fsync: false, .. } => return None,
             Replicas { .. } if self.is_before("redis_version", (7, 2)) => {
                 "it is older than Redis 7.2, and knows no WAITAOF"
             }
             _ if !is("aof_enabled", "1") => "appendonly is off",
-            _ if is("aof_rewrite_in_progress", "1") && is("aof_base_size", "0") => {
-                "its append-only file is being made, and is not read at a start before that is done"
+            // Of a server that was a replica, nothing says whether the file is made anew after a full sync.
+            _ if is_made && (is("aof_base_size", "0") || was_replica) => {
+                "its append-only file is being made, or could not be, and is not read at a start before that is done"
             }
             _ if is("appendfsync", "unknown") && accepted.unknown => return None,
             _ if is("appendfsync", "unknown") => "appendfsync is unknown: the user may not call CONFIG GET",
@@ -90,7 +94,10 @@ impl Setup {
         if self.evicts() && !is_accepted {
             return Some(("maxmemory-policy", RedisError::Evicts { policy }));
         }
-        self.lacks(durability, accepted).map(|reason| ("durability", RedisError::NotDurable { reason }))
+        let lacks = self.lacks(durability, accepted);
+        lacks.map(|lacks| {
+            ("durability", RedisError::NotDurable { reason: format!("{lacks} (durability={durability})") })
+        })
     }
 
     /// Returns why new keys are refused, if they are.
@@ -110,6 +117,7 @@ impl Setup {
             _ if self.0.contains_key(&"dragonfly_version") => {
                 "it is Dragonfly, which has neither WAIT nor an append-only file that can be relied on"
             }
+            _ if self.get("redis_mode") == "sentinel" => "it is a sentinel: begin the URL with redis+sentinel",
             "active-replica" => "it is an active replica of KeyDB: two servers take writes of the same rows",
             _ if self.is_before("redis_version", (7, 0)) => "it is older than Redis 7.0, and knows no flags of scripts",
             // Meanwhile it says that it has no append-only file.
@@ -194,6 +202,7 @@ mod tests {
             ("dragonfly_version:df-v1.30", "Dragonfly"),
             ("role:active-replica", "KeyDB"),
             ("redis_version:6.2.14", "older than Redis 7.0"),
+            ("redis_mode:sentinel", "redis+sentinel"),
         ] {
             let refused = setup(info, Some("always")).check_server().unwrap_err();
             let NotConnected::ForGood(RedisError::Unsupported { reason }) = refused else { panic!("{refused}") };
@@ -222,6 +231,17 @@ mod tests {
             let making = "aof_enabled:1\r\naof_rewrite_in_progress:1\r\naof_base_size:";
             assert_eq!(setup(&format!("{making}0"), Some("always")).limit(durability, ALL), Some("durability"));
             assert_eq!(setup(&format!("{making}9"), Some("always")).limit(durability, ALL), None);
+            for info in [
+                // It was a replica, and has the file of before.
+                &format!("{making}9\r\nsecond_repl_offset:4414"),
+                // It was not made, or will be.
+                "aof_enabled:1\r\naof_base_size:0\r\naof_last_bgrewrite_status:err",
+                "aof_enabled:1\r\naof_base_size:0\r\naof_rewrite_scheduled:1",
+            ] {
+                assert_eq!(setup(info, Some("always")).limit(durability, ALL), Some("durability"), "{info}");
+            }
+            let failed = "aof_enabled:1\r\naof_base_size:9\r\naof_last_bgrewrite_status:err\r\nsecond_repl_offset:-1";
+            assert_eq!(setup(failed, Some("always")).limit(durability, ALL), None, "the file is there");
             let rewriting = setup("aof_enabled:1\r\nno-appendfsync-on-rewrite:yes", Some("always"));
             assert_eq!(rewriting.limit(durability, Accepted::default()), Some("durability"));
         }
