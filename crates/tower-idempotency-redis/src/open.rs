@@ -35,7 +35,7 @@ impl RedisBackendBuilder {
     /// If the future is dropped, a row of the trial may be there, which expires in a minute.
     pub async fn open(self) -> Result<RedisBackend, RedisError> {
         let (waited, keys) = (self.open_within, Keys::new(&self.namespace));
-        let connector = Arc::new(Connector { key: keys.named("m"), ..self.connector.clone() });
+        let connector = Arc::new(Connector { key: keys.named("none"), ..self.connector.clone() });
         let (pool, changes) = (Pool::new(Arc::clone(&connector), self.connections), Arc::new(ChangeFeed::default()));
         let listening = listen(connector, keys.named("c"), Arc::clone(&changes), Arc::clone(&pool.dropped));
         let (limit, scripts) = (watch::Sender::default(), Scripts::new());

@@ -59,7 +59,7 @@ pub(crate) struct Connector {
     pub(crate) tls: Tls,
     /// The time for a connection, with the search for its place.
     pub(crate) within: Duration,
-    /// A key of the namespace: its slot is that of all its keys.
+    /// A key that is never there: its slot is that of all keys of the namespace.
     pub(crate) key: String,
 }
 

@@ -41,7 +41,8 @@ impl Connector {
     async fn ask(&self, host: &str) -> Opened<String> {
         let (login, question) = match &self.place {
             Place::Sentinels { name, .. } => (&self.sentinels, ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name]),
-            _ => (&self.login, ["HGET", &self.key, "m"]),
+            // A node without a cluster may answer reads, and takes no writes. There is no key of these names.
+            _ => (&self.login, ["UNLINK", &self.key, &self.key]),
         };
         let (mut connection, _task) = self.dial(host, login).await?;
         let answer = cmd(question[0]).arg(&question[1..]).query_async(&mut connection).await;

@@ -53,6 +53,21 @@ async fn a_namespace_is_found_at_the_node_that_has_its_slot() {
     }
 }
 
+/// It was cut off from its cluster, and may answer reads all the same. So the other node is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trap_135_a_node_that_only_reads_is_not_taken_for_the_primary() {
+    let promise = "that a node without its cluster is passed over";
+    let Some(nodes) = cluster(promise, 1).await else { return };
+    let alone = own_server(promise, &["cluster-enabled yes", "cluster-allow-reads-when-down yes"]).unwrap();
+    // One slot is missing, so it counts its cluster as down.
+    alone.say("CLUSTER ADDSLOTSRANGE 0 16382");
+    assert!(alone.say("HGET {foo}m m").starts_with("$-1"), "it answers reads");
+    let backend = at("cluster", &[&alone, &nodes[0]], "", "foo").open().await.unwrap();
+    let write = claim(id(1));
+    settled(&backend, &write).await;
+    assert!(!nodes[0].say("DBSIZE").starts_with(":0"));
+}
+
 /// The slot is another node's from now on. The first call is refused, and the next one goes there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_has_moved_is_followed() {
