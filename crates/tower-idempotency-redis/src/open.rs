@@ -90,7 +90,12 @@ async fn attempt(backend: &RedisBackend) -> Opened<()> {
         let row = match backend.put(Clocks::default(), std::slice::from_ref(write)).await {
             // Known keys get their answers, and new ones are refused.
             Err(BackendError::Full(_)) => return Ok(()),
-            answer => answer.map_err(not_connected)?.rows.pop().flatten(),
+            Err(error) => {
+                // Otherwise operators would see the row as an interrupted run.
+                let _ = backend.put(Clocks::default(), std::slice::from_ref(&end)).await;
+                return Err(not_connected(error));
+            }
+            Ok(mut answer) => answer.rows.pop().flatten(),
         };
         if row.is_some_and(|row| row.token == write.token) != is_done {
             return Err(NotConnected::ForGood(RedisError::ClaimIgnored));
