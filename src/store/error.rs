@@ -16,7 +16,9 @@ pub(crate) type Source = Box<dyn Error + Send + Sync>;
 #[non_exhaustive]
 pub enum StoreError {
     /// A limit that the operator set is reached; claims are refused. Nothing was done.
-    #[error("the store is full: {limit} reached; raise the limit, or purge old records")]
+    #[error(
+        "the store takes no new keys: {limit} reached; raise the limit, purge old records, or mend the setting of that name"
+    )]
     Full {
         /// The limit that is reached.
         limit: &'static str,

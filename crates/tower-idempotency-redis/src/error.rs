@@ -22,7 +22,10 @@ pub enum RedisError {
     )]
     Url,
     /// The URL has a parameter that this client does not know, or whose value it can't read.
-    #[error("the database's URL has the parameter `{name}`, which this client does not know, or can't read: remove it")]
+    #[error(
+        "the database's URL has the parameter `{name}`, which this client does not know, or can't read: mend or remove \
+         it; `durability` is memory, aof, replicas:N or replicas:N:fsync"
+    )]
     Parameter {
         /// The name of the parameter.
         name: String,

@@ -43,7 +43,8 @@ pub(crate) struct Args {
     /// Default: 30.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) lease: Option<u64>,
-    /// The namespace. Its servers share their keys; others in the same database don't. Default: `payments`.
+    /// The namespace. Its servers share their keys; others in the same database don't. Default: that of
+    /// a `redis` URL, or `payments`.
     #[arg(long)]
     pub(crate) namespace: Option<String>,
     /// The treatment of a retry after an interrupted run. Default: `refuse`; with `--atomic`, `rerun`.

@@ -31,8 +31,12 @@ pub(crate) async fn open(url: &str, args: &Args) -> Result<PostgresStore, Box<dy
 pub(crate) async fn open_redis(url: &str, args: &Args) -> Result<RedisStore, Box<dyn Error + Send + Sync>> {
     let (lease, timeout) = times(args);
     let database = RedisBackend::from_url(url)?.response_timeout(timeout * 3 / 4).wait_for_replicas(timeout / 4);
-    let namespace = args.namespace.as_deref().or(args.settings.redis.namespace.as_deref()).unwrap_or(NAMESPACE);
-    let database = args.settings.redis.clone().apply(database)?.namespace(namespace)?;
+    let mut database = args.settings.redis.clone().apply(database)?;
+    let given = args.namespace.as_deref().or(args.settings.redis.namespace.as_deref());
+    // The URL may name one, too.
+    if let Some(namespace) = given.or_else(|| (!url.contains("namespace=")).then_some(NAMESPACE)) {
+        database = database.namespace(namespace)?;
+    }
     let store = args.settings.shared.clone().apply(RedisStore::builder().lease(lease).call_timeout(timeout));
     Ok(store.open(database.open().await?).await?)
 }
