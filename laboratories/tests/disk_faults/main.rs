@@ -161,8 +161,10 @@ fn report(engine: Engine, figures: &Figures) {
 #[test]
 fn where_nobody_is_told_of_failures_a_disk_loses_answers() {
     for engine in Engine::chosen() {
-        let violations = violations_with(TEST, &[(ENGINE, engine.name()), (LIE, "faults"), ("DISK_FAULTS", "half")]);
-        println!("disk faults on {engine} without an error: violations {violations}");
-        assert!(violations > 0);
+        let half = [(ENGINE, engine.name()), (LIE, "faults"), ("DISK_FAULTS", "half")];
+        // Which points fail is drawn anew each time, and at few of fjall's an answer is lost.
+        let violations = (0..5).map(|_| violations_with(TEST, &half)).find(|violations| *violations > 0);
+        println!("disk faults on {engine} without an error: violations {violations:?}");
+        assert!(violations.is_some());
     }
 }
