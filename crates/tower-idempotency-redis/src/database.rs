@@ -77,7 +77,10 @@ impl Database {
         // again is harmless, but what was done then is done, whatever the second answers are.
         let mut is_done = false;
         if has(&answers, |code| code == "NOSCRIPT") {
-            is_done = answers.iter().take(calls.len()).any(|answer| !matches!(answer, Value::ServerError(_)));
+            is_done = answers.iter().take(calls.len()).any(|answer| match answer {
+                Value::ServerError(error) => matches!(meaning(error), BackendError::Uncertain(_)),
+                _ => true,
+            });
             answers = self.within(&mut lent, commands(true), limit).await?;
         }
         // After the calls' answers come those of the barrier, if there is one.

@@ -59,18 +59,14 @@ impl Setup {
     /// What the server lacks of the durability that is asked for, if something.
     fn lacks(&self, durability: Durability, accepted: Accepted) -> Option<String> {
         let is = |name, value| self.get(name) == value;
-        let is_made = is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1");
-        let is_made = is_made || is("aof_last_bgrewrite_status", "err");
-        let was_replica = !is("second_repl_offset", "-1") && !is("second_repl_offset", "unknown");
         let fault = match durability {
             Memory | Replicas { fsync: false, .. } => return None,
             Replicas { .. } if self.is_before("redis_version", (7, 2)) => {
                 "it is older than Redis 7.2, and knows no WAITAOF"
             }
             _ if !is("aof_enabled", "1") => "appendonly is off",
-            // Of a server that was a replica, nothing says whether the file is made anew after a full sync.
-            _ if is_made && (is("aof_base_size", "0") || was_replica) => {
-                "its append-only file is being made, or could not be, and is not read at a start before that is done"
+            _ if self.makes_file() => {
+                "its append-only file is being made, or could not be: no start reads it before that"
             }
             _ if is("appendfsync", "unknown") && accepted.unknown => return None,
             _ if is("appendfsync", "unknown") => "appendfsync is unknown: the user may not call CONFIG GET",
@@ -84,6 +80,16 @@ impl Setup {
             _ => return None,
         };
         Some(fault.to_owned())
+    }
+
+    /// Returns whether the append-only file may be one that is being made, or could not be: no start reads it before it
+    /// is complete. Of a server that was a replica, nothing says whether it is made anew after a full sync; of one that
+    /// has never rewritten its file, nothing says whether there is one.
+    pub(crate) fn makes_file(&self) -> bool {
+        let is = |name, value| self.get(name) == value;
+        let is_written = is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1");
+        let was_replica = !is("second_repl_offset", "-1") && !is("second_repl_offset", "unknown");
+        (is_written || is("aof_last_bgrewrite_status", "err")) && (is("aof_base_size", "0") || was_replica)
     }
 
     /// Returns why the store would not keep what it promises, if it would not, and the limit for new keys then, as

@@ -57,8 +57,9 @@ async fn attempt(backend: &RedisBackend) -> Opened<()> {
     // The connection's own errors say more than those of a call.
     let setup = database.pool.connector.connect(0).await?.setup;
     let RedisBackendBuilder { durability, accepted, .. } = database.settings;
-    if let Some((_, error)) = setup.and_then(|setup| setup.fault(durability, accepted)) {
-        return Err(NotConnected::ForGood(error));
+    if let Some((error, setup)) = setup.and_then(|setup| Some((setup.fault(durability, accepted)?.1, setup))) {
+        let is_passing = setup.makes_file() && matches!(error, RedisError::NotDurable { .. });
+        return Err(if is_passing { NotConnected::Away(error.to_string()) } else { NotConnected::ForGood(error) });
     }
     // The error for an unknown command has its parameters, which must be text: without an engine, so must these be.
     let mut commands = pipe();
@@ -87,19 +88,16 @@ async fn attempt(backend: &RedisBackend) -> Opened<()> {
     let (first, late) = (claim(), claim());
     let end = Write { expect: Expect::Token(first.token), fence: NewFence::Keep, kind: Kind::Released, ..claim() };
     for (write, is_done) in [(&first, true), (&first, true), (&late, false), (&end, true)] {
-        let row = match backend.put(Clocks::default(), std::slice::from_ref(write)).await {
+        let tried = match backend.put(Clocks::default(), std::slice::from_ref(write)).await {
+            Ok(answer) if answer.rows.iter().flatten().any(|row| row.token == write.token) == is_done => continue,
+            Ok(_) => Err(NotConnected::ForGood(RedisError::ClaimIgnored)),
             // Known keys get their answers, and new ones are refused.
-            Err(BackendError::Full(_)) => return Ok(()),
-            Err(error) => {
-                // Otherwise operators would see the row as an interrupted run.
-                let _ = backend.put(Clocks::default(), std::slice::from_ref(&end)).await;
-                return Err(not_connected(error));
-            }
-            Ok(mut answer) => answer.rows.pop().flatten(),
+            Err(BackendError::Full(_)) => Ok(()),
+            Err(error) => Err(not_connected(error)),
         };
-        if row.is_some_and(|row| row.token == write.token) != is_done {
-            return Err(NotConnected::ForGood(RedisError::ClaimIgnored));
-        }
+        // Otherwise operators would see the row as an interrupted run.
+        let _ = backend.put(Clocks::default(), std::slice::from_ref(&end)).await;
+        return tried;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Which host is the primary. It is asked for each new connection.
 
-use redis::{ErrorKind, RedisResult, ServerErrorKind, Value, cmd, from_redis_value};
+use redis::{RedisResult, Value, cmd, from_redis_value};
 
 use super::connect::{Connector, Place, in_time};
 use crate::error::{NotConnected, Opened, not_connected};
@@ -41,7 +41,7 @@ impl Connector {
     async fn ask(&self, host: &str) -> Opened<String> {
         let (login, question) = match &self.place {
             Place::Sentinels { name, .. } => (&self.sentinels, ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name]),
-            // A node without a cluster may answer reads, and takes no writes. There is no key of these names.
+            // A node that is cut off may answer reads, and takes no writes. There is no key of this name.
             _ => (&self.login, ["UNLINK", &self.key, &self.key]),
         };
         let (mut connection, _task) = self.dial(host, login).await?;
@@ -65,12 +65,13 @@ fn said_by_sentinel(answer: RedisResult<Value>) -> Opened<String> {
 fn said_by_node(answer: RedisResult<Value>, host: &str) -> Opened<String> {
     let Err(error) = answer else { return Ok(host.to_owned()) };
     let place = error.redirect_node().and_then(|(place, _)| place.rsplit_once(':'));
-    match (error.kind(), place) {
-        (ErrorKind::Server(ServerErrorKind::Ask), _) => Ok(host.to_owned()),
+    match place {
+        // It has the slot, also where it hands that over, or takes no writes now: each call says why.
+        _ if matches!(error.code(), Some("ASK" | "MISCONF" | "NOREPLICAS")) => Ok(host.to_owned()),
         // A node that does not know a name leaves it out: it is that of the node that was asked.
-        (_, Some(("" | "?", port))) => Ok(format!("{}:{port}", host.rsplit_once(':').map_or(host, |(name, _)| name))),
-        (_, Some((name, port))) => Ok(joined(name, port)),
-        (_, None) => Err(not_connected(error)),
+        Some(("" | "?", port)) => Ok(format!("{}:{port}", host.rsplit_once(':').map_or(host, |(name, _)| name))),
+        Some((name, port)) => Ok(joined(name, port)),
+        None => Err(not_connected(error)),
     }
 }
 
@@ -94,8 +95,8 @@ mod tests {
 
     #[test]
     fn a_node_names_the_primary_of_a_key_or_has_it_itself() {
-        assert_eq!(by_node("$-1\r\n").as_deref(), Some("[::1]:7"));
-        assert_eq!(by_node("$1\r\nm\r\n").as_deref(), Some("[::1]:7"));
+        assert_eq!(by_node(":0\r\n").as_deref(), Some("[::1]:7"));
+        assert_eq!(by_node("-NOREPLICAS Not enough good replicas\r\n").as_deref(), Some("[::1]:7"));
         assert_eq!(by_node("-ASK 12182 10.0.0.2:8\r\n").as_deref(), Some("[::1]:7"));
         assert_eq!(by_node("-MOVED 12182 10.0.0.2:8\r\n").as_deref(), Some("10.0.0.2:8"));
         assert_eq!(by_node("-MOVED 12182 fe80::2:8\r\n").as_deref(), Some("[fe80::2]:8"));

@@ -34,14 +34,12 @@ local function plus(a, b)
   if sum < 2 ^ 53 then return format('%020.0f', sum) end
   local low, high = tonumber(sub(a, 11)) + tonumber(sub(b, 11)), tonumber(sub(a, 1, 10)) + tonumber(sub(b, 1, 10))
   if low >= 1e10 then low, high = low - 1e10, high + 1 end
-  local text = high < 1e10 and format('%010.0f%010.0f', high, low) or MOST
+  local text = format('%010.0f%010.0f', high, low)
   return text < MOST and text or MOST
 end
 
 local function is_open(kind) return kind == RUNNING or kind == INTERRUPTED or kind == DISPUTED end
-local function is_operation(kind)
-  return kind ~= '' and kind ~= RELEASED and kind ~= SESSION and kind ~= DISPUTED
-end
+local function is_operation(kind) return kind ~= '' and kind ~= RELEASED and kind ~= SESSION and kind ~= DISPUTED end
 
 -- A primary that was demoted takes writes of connections that stay, if replicas may be written.
 local info = call('INFO', 'replication')
@@ -85,7 +83,8 @@ local function set(key, old, new, state)
   local stays = is_open(was) and is_open(kind) and began_of(old) == began
   if is_open(kind) and not stays then call('ZADD', O, 0, began .. id) end
   if is_operation(kind) and not is_operation(was) then call('ZADD', I, 0, id) end
-  if kind == SESSION and was ~= SESSION then call('ZADD', S, 0, id) end
+  -- Without its entry a process that lives would count as dead: each renewal makes it anew.
+  if kind == SESSION then call('ZADD', S, 0, id) end
   call('ZADD', X, expires_of(new), id)
   call('SET', key, new .. state)
   if is_open(was) and not stays then call('ZREM', O, began_of(old) .. id) end
@@ -103,8 +102,8 @@ local function finish()
 end
 
 if ARGV[1] == 'put' then
-  -- Milliseconds as microseconds.
-  local soonest = sub(latest, 1, 3) == '000' and sub(latest, 4) .. '000' or MOST
+  -- Milliseconds as microseconds, of which there are no more than 64 bits have.
+  local soonest = latest <= '00018446744073709551' and sub(latest, 4) .. '000' or MOST
   -- Most writes of a call have the same durations.
   local sums = {}
 
