@@ -33,8 +33,8 @@ pub(crate) async fn open_redis(url: &str, args: &Args) -> Result<RedisStore, Box
     let database = RedisBackend::from_url(url)?.response_timeout(timeout * 3 / 4).wait_for_replicas(timeout / 4);
     let mut database = args.settings.redis.clone().apply(database)?;
     let given = args.namespace.as_deref().or(args.settings.redis.namespace.as_deref());
-    // The URL may name one, too.
-    if let Some(namespace) = given.or_else(|| (!url.contains("namespace=")).then_some(NAMESPACE)) {
+    let names_one = url.rsplit_once('?').is_some_and(|(_, query)| query.contains("namespace="));
+    if let Some(namespace) = given.or_else(|| (!names_one).then_some(NAMESPACE)) {
         database = database.namespace(namespace)?;
     }
     let store = args.settings.shared.clone().apply(RedisStore::builder().lease(lease).call_timeout(timeout));
