@@ -42,6 +42,10 @@ impl Setup {
         self.0.get(name).unwrap_or_else(|| "unknown".to_owned())
     }
 
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.get(name) == value
+    }
+
     /// Returns whether the server may delete keys without a time to live: all of this crate's.
     fn evicts(&self) -> bool {
         let policy = self.get("maxmemory_policy");
@@ -58,23 +62,22 @@ impl Setup {
 
     /// What the server lacks of the durability that is asked for, if something.
     fn lacks(&self, durability: Durability, accepted: Accepted) -> Option<String> {
-        let is = |name, value| self.get(name) == value;
         let fault = match durability {
             Memory | Replicas { fsync: false, .. } => return None,
             Replicas { .. } if self.is_before("redis_version", (7, 2)) => {
                 "it is older than Redis 7.2, and knows no WAITAOF"
             }
-            _ if !is("aof_enabled", "1") => "appendonly is off",
+            _ if !self.is("aof_enabled", "1") => "appendonly is off",
             _ if self.makes_file() => {
                 "its append-only file is being made, or could not be: no start reads it before that"
             }
-            _ if is("appendfsync", "unknown") && accepted.unknown => return None,
-            _ if is("appendfsync", "unknown") => "appendfsync is unknown: the user may not call CONFIG GET",
+            _ if self.is("appendfsync", "unknown") && accepted.unknown => return None,
+            _ if self.is("appendfsync", "unknown") => "appendfsync is unknown: the user may not call CONFIG GET",
             // Otherwise WAITAOF would wait for a sync that comes each second.
-            _ if !is("appendfsync", "always") => {
+            _ if !self.is("appendfsync", "always") => {
                 return Some(format!("appendfsync is {}, and not always", self.get("appendfsync")));
             }
-            _ if is("no-appendfsync-on-rewrite", "yes") => {
+            _ if self.is("no-appendfsync-on-rewrite", "yes") => {
                 "no-appendfsync-on-rewrite is yes: nothing is synced while the file is written anew"
             }
             _ => return None,
@@ -86,10 +89,9 @@ impl Setup {
     /// is complete. Of a server that was a replica, nothing says whether it is made anew after a full sync; of one that
     /// has never rewritten its file, nothing says whether there is one.
     pub(crate) fn makes_file(&self) -> bool {
-        let is = |name, value| self.get(name) == value;
-        let is_written = is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1");
-        let was_replica = !is("second_repl_offset", "-1") && !is("second_repl_offset", "unknown");
-        (is_written || is("aof_last_bgrewrite_status", "err")) && (is("aof_base_size", "0") || was_replica)
+        let is_written = self.is("aof_rewrite_in_progress", "1") || self.is("aof_rewrite_scheduled", "1");
+        let was_replica = !self.is("second_repl_offset", "-1") && !self.is("second_repl_offset", "unknown");
+        (is_written || self.is("aof_last_bgrewrite_status", "err")) && (self.is("aof_base_size", "0") || was_replica)
     }
 
     /// Returns why the store would not keep what it promises, if it would not, and the limit for new keys then, as
@@ -123,11 +125,11 @@ impl Setup {
             _ if self.0.contains_key(&"dragonfly_version") => {
                 "it is Dragonfly, which has neither WAIT nor an append-only file that can be relied on"
             }
-            _ if self.get("redis_mode") == "sentinel" => "it is a sentinel: begin the URL with redis+sentinel",
+            _ if self.is("redis_mode", "sentinel") => "it is a sentinel: begin the URL with redis+sentinel",
             "active-replica" => "it is an active replica of KeyDB: two servers take writes of the same rows",
             _ if self.is_before("redis_version", (7, 0)) => "it is older than Redis 7.0, and knows no flags of scripts",
             // Meanwhile it says that it has no append-only file.
-            "master" if self.get("loading") == "1" => {
+            "master" if self.is("loading", "1") => {
                 return Err(NotConnected::Away("it is loading the dataset".to_owned()));
             }
             "master" => return Ok(()),
@@ -140,7 +142,7 @@ impl Setup {
     pub(crate) fn guarantee(&self, durability: Durability) -> Guarantee {
         let [role, policy, appendfsync, connected] =
             ["role", "maxmemory_policy", "appendfsync", "connected_slaves"].map(|name| self.get(name));
-        let appendonly = if self.get("aof_enabled") == "1" { "yes" } else { "no" };
+        let appendonly = if self.is("aof_enabled", "1") { "yes" } else { "no" };
         let valkey = self.0.get("valkey_version").map(|version: String| format!("Valkey {version}"));
         let name = valkey.unwrap_or_else(|| format!("Redis {}", self.get("redis_version")));
         let setup = format!(

@@ -40,9 +40,9 @@ impl Connector {
     /// Returns the primary that a sentinel or a node names.
     async fn ask(&self, host: &str) -> Opened<String> {
         let (login, question) = match &self.place {
-            Place::Sentinels { name, .. } => (&self.sentinels, ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name]),
+            Place::Sentinels { name, .. } => (&self.sentinels, vec!["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name]),
             // A node that is cut off may answer reads, and takes no writes. There is no key of this name.
-            _ => (&self.login, ["UNLINK", &self.key, &self.key]),
+            _ => (&self.login, vec!["UNLINK", &self.key]),
         };
         let (mut connection, _task) = self.dial(host, login).await?;
         let answer = cmd(question[0]).arg(&question[1..]).query_async(&mut connection).await;
