@@ -6,7 +6,7 @@ use testkit::Call;
 use testkit::payment_server::Server;
 use testkit::process::signal;
 
-use super::shared::{charges, over_each_database, two, until};
+use super::shared::{charges, charging, over_each_database, two, until};
 
 over_each_database! {
     operators_see_and_settle_what_all_servers_have_and_the_metrics_count_it
@@ -124,11 +124,7 @@ async fn a_charge_that_ends_after_an_operator_freed_its_key_is_listed_as_dispute
     let directory = tempdir().unwrap();
     let [one, other] = two(&directory, url, "--namespace disputed --lease 12").map(|setup| setup.start());
     let call = Call::charge("disputed", "tok_slow");
-    let mut charging = Box::pin(one.send(&call));
-    tokio::select! {
-        answer = &mut charging => panic!("answered too early: {answer:?}"),
-        () = one.charge_begun("tok_slow", 1) => {}
-    }
+    let charging = charging(&one, &call).await;
     signal(one.id(), "STOP");
     let listed = until("the lease is over", async || other.interrupted().await.pop()).await;
     assert!(disputed(&other).await.is_empty());

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use tempfile::{TempDir, tempdir};
-use testkit::Call;
 use testkit::payment_server::{Server, Setup};
 use testkit::process::{eventually, signal};
+use testkit::{Answer, Call};
 
 /// Makes each of these functions a test over PostgreSQL, and one over Redis or Valkey. Each gets the database's URL.
 macro_rules! over_each_database {
@@ -46,6 +46,16 @@ over_each_database! {
 pub(crate) fn two(directory: &TempDir, url: &str, arguments: &str) -> [Setup; 2] {
     let store = format!("--store {url} {arguments}");
     ["one", "other"].map(|name| Setup::new(directory.path().join(name)).with(&store))
+}
+
+/// Sends a charge with `tok_slow`, and returns once its handler has begun: what waits for its answer.
+pub(crate) async fn charging<'a>(server: &'a Server, call: &'a Call) -> impl Future<Output = Answer> + use<'a> {
+    let mut charging = Box::pin(server.send(call));
+    tokio::select! {
+        answer = &mut charging => panic!("answered too early: {answer:?}"),
+        () = server.charge_begun("tok_slow", 1) => {}
+    }
+    charging
 }
 
 /// Returns the number of charges in the ledgers together.
@@ -95,11 +105,7 @@ async fn trap_67_a_server_that_starts_leaves_the_charge_alone_that_another_is_ma
     let [one, other] = two(&directory, url, arguments);
     let one = one.start();
     let call = Call::charge("start", "tok_slow");
-    let mut charging = Box::pin(one.send(&call));
-    tokio::select! {
-        answer = &mut charging => panic!("answered too early: {answer:?}"),
-        () = one.charge_begun("tok_slow", 1) => {}
-    }
+    let charging = charging(&one, &call).await;
     // It stalls while the other one starts.
     signal(one.id(), "STOP");
     let other = other.start();
