@@ -4,9 +4,9 @@
 //! 1. Small writes, such as claims, do not wait behind large ones: each kind has a queue of its own.
 //! 2. One call at a time has large writes. So a renewal of the session, which shares the link with them, does not wait
 //!    for many of them.
-//! 3. Two calls may have small writes at any time, so that one that takes long keeps no write waiting. A further one
-//!    starts only if as many writes wait as the last call had, because fewer and fuller calls cost the database less;
-//!    or if a write comes when no call has begun for a while: those that are under way may hang.
+//! 3. Two calls may have small writes at any time, so that one that takes long keeps no write waiting. Next to two, a
+//!    further one is made only if as many writes wait as the last call had, because fewer and fuller calls cost the
+//!    database less; or if a write comes when no call has begun for a while: those that are under way may hang.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -165,7 +165,7 @@ impl PendingWrites {
 
     /// Returns whether another task should send. If so, the task counts as started.
     pub(crate) fn starts_task(&mut self) -> bool {
-        let starts_task = self.tasks < self.at_once && (self.may_send_small() || self.may_send_large());
+        let starts_task = self.tasks < self.at_once && (self.may_send_small(self.tasks) || self.may_send_large());
         self.tasks += usize::from(starts_task);
         starts_task
     }
@@ -179,18 +179,19 @@ impl PendingWrites {
             self.sends_large = true;
             return Some((together(&mut self.large), true));
         }
-        let puts = together(&mut self.small);
-        if puts.is_empty() {
+        if !self.may_send_small(self.tasks - 1) {
             // The task counts as ended before the lock is free, so the next write starts another one.
             self.tasks -= 1;
             return None;
         }
+        let puts = together(&mut self.small);
         (self.last, self.taken) = (puts.len(), Some(Instant::now()));
         Some((puts, false))
     }
 
-    fn may_send_small(&self) -> bool {
-        let calls = self.tasks - usize::from(self.sends_large);
+    /// Returns whether a call may have small writes next to those of so many other tasks.
+    fn may_send_small(&self, others: usize) -> bool {
+        let calls = others - usize::from(self.sends_large);
         let is_late = || self.taken.is_some_and(|taken| taken.elapsed() >= SLOW_CALL);
         !self.small.is_empty() && (calls < FREE_CALLS || self.small.len() >= self.last || is_late())
     }

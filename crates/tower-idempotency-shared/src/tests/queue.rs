@@ -47,6 +47,23 @@ fn start_tasks(queue: &mut PendingWrites) -> usize {
     (0..).take_while(|_| queue.starts_task()).count()
 }
 
+// Seeded faults: a task goes on with whatever waits; it ends although as many wait; the last two end, too.
+#[test]
+fn a_task_goes_on_next_to_two_others_only_if_as_many_writes_wait_as_the_last_call_had() {
+    let mut queue = queue(3, [0; 9]);
+    assert_eq!(start_tasks(&mut queue), 3);
+    assert_eq!(next(&mut queue).len(), 9);
+    (10..19).for_each(|number| queue.push(put(number, 0)));
+    assert_eq!(next(&mut queue).len(), 9);
+    (20..28).for_each(|number| queue.push(put(number, 0)));
+    assert!(queue.next(false).is_none(), "eight wait, and the last call had nine");
+    assert!(!queue.starts_task());
+    assert_eq!(next(&mut queue).len(), 8, "one of the two others goes on");
+    queue.push(put(30, 0));
+    assert_eq!(next(&mut queue).len(), 1);
+    assert!(queue.next(false).is_none() && queue.next(false).is_none(), "nothing is left");
+}
+
 // Seeded faults: one task more; one task fewer; a task without a write.
 #[test]
 fn so_many_tasks_send_as_may_and_none_if_there_is_nothing() {
@@ -101,8 +118,10 @@ async fn a_third_call_starts_only_if_as_many_writes_wait_as_the_last_had_or_none
 #[test]
 fn a_call_has_64_small_writes_or_128_kib_at_most() {
     let mut many = queue(1, (0..130).map(|_| 0));
+    assert!(many.starts_task());
     assert_eq!([next(&mut many).len(), next(&mut many).len(), next(&mut many).len()], [64, 64, 2]);
     let mut long = queue(1, (0..33).map(|_| 8 * KIB));
+    assert!(long.starts_task());
     assert_eq!([next(&mut long).len(), next(&mut long).len(), next(&mut long).len()], [16, 16, 1]);
 }
 
@@ -141,6 +160,7 @@ fn a_later_write_of_an_id_never_overtakes_an_earlier_one() {
     for (number, bytes) in [(99, 8 * KIB), (99, 1), (98, 1)] {
         queue.push(put(number, bytes));
     }
+    assert!(queue.starts_task());
     let mut next = || -> Vec<_> {
         let (puts, _) = queue.next(false).unwrap();
         puts.iter().map(|put| (put.write.id.as_bytes()[0], put.write.state.len())).collect()
