@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use redis::{Value, from_redis_value};
 use tower_idempotency::RecordId;
@@ -15,9 +16,9 @@ use super::builder::RedisBackendBuilder;
 use super::database::Database;
 use super::error::{Called, unreadable};
 use super::guarantee::Setup;
-use super::wire::{adopted, arguments, is_claim, listed, row, time};
+use super::wire::{NONE, adopted, arguments, is_claim, listed, row, time};
 
-/// The most writes of one script: others wait meanwhile.
+/// The most rows that one script adopts: other clients wait meanwhile. A store puts as many at most.
 const ROWS: usize = 64;
 /// The most rows that one script looks at, for a list or a sweep.
 const WALKED: usize = 256;
@@ -54,36 +55,21 @@ impl Backend for RedisBackend {
             // A call without writes asks for the time.
             return self.get(clocks, &[]).await;
         }
-        let (claims, ends): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(|at| is_claim(&writes[*at]));
-        let parts: Vec<&[usize]> = claims.chunks(ROWS).chain(ends.chunks(ROWS)).collect();
-        let mut calls = Vec::with_capacity(parts.len());
-        for part in &parts {
-            let mut call = self.database.call("put", clocks);
-            for write in part.iter().map(|at| &writes[*at]) {
-                call.is_claim = is_claim(write);
-                call.rows.push(write.id);
-                call.arguments.extend(arguments(write)?);
-            }
-            calls.push(call);
+        let mut call = self.database.call("put", clocks);
+        call.is_claim = writes.iter().any(is_claim);
+        call.renews = writes.iter().all(|write| write.kind == Kind::Session);
+        for write in writes {
+            call.rows.push(write.id);
+            call.arguments.extend(arguments(write)?);
         }
-        let is_renewal = writes.iter().all(|write| write.kind == Kind::Session);
         let bytes = writes.iter().map(|write| write.state.len()).sum();
-        let answered = self.database.ask_all(&calls, Some(bytes), is_renewal).await?;
-        let (mut found, mut moment) = (vec![None; writes.len()], None);
-        for (part, answered) in parts.into_iter().zip(answered) {
-            // Claims for which there is no room, next to ends that were done. A claim that meets no row is sent again.
-            let Some(Answer { now, server, rows }) = answered else { continue };
-            moment = Some((now, server));
-            for (at, row) in part.iter().zip(rows_of(part.iter().map(|at| writes[*at].id), rows)?) {
-                found[*at] = row.map(|row| with_state(row, &writes[*at]));
-            }
-        }
-        let (now, server) = moment.ok_or_else(|| unreadable("it is empty"))?;
-        Ok(Answer { now, server, rows: found })
+        let Answer { now, server, rows } = self.database.ask(call, Some(bytes)).await?;
+        let rows = rows_of(writes.iter().map(|write| write.id), rows)?.into_iter().zip(writes);
+        Ok(Answer { now, server, rows: rows.map(|(row, write)| row.map(|row| with_state(row, write))).collect() })
     }
 
     async fn sessions(&self, clocks: Clocks) -> Called<Answer<Vec<Row>>> {
-        self.walk("sessions", clocks, Vec::new(), usize::MAX, &[]).await
+        self.walk("sessions", clocks, Bytes::new(), usize::MAX, &[]).await
     }
 
     async fn list(
@@ -93,13 +79,14 @@ impl Backend for RedisBackend {
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
     ) -> Called<Answer<Vec<Row>>> {
-        let after = after.map_or(Vec::new(), |(began, id)| [time(began).as_bytes(), id.as_bytes()].concat());
-        self.walk("list", clocks, after, limit, alive).await
+        let after =
+            after.map_or(Vec::new(), |(began, id)| [time(began).as_bytes(), NONE.as_bytes(), id.as_bytes()].concat());
+        self.walk("list", clocks, after.into(), limit, alive).await
     }
 
     async fn scan(&self, clocks: Clocks, after: Option<RecordId>, limit: usize) -> Called<Answer<Vec<Row>>> {
         let after = after.map_or(Vec::new(), |id| id.as_bytes().to_vec());
-        self.walk("scan", clocks, after, limit, &[]).await
+        self.walk("scan", clocks, after.into(), limit, &[]).await
     }
 
     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Called<usize> {
@@ -107,7 +94,7 @@ impl Backend for RedisBackend {
         while deleted < limit {
             let slice = WALKED.min(limit - deleted);
             let mut call = self.database.call("sweep", clocks);
-            call.arguments.push(slice.to_string().into_bytes());
+            call.arguments.push(slice.to_string().into());
             let answer = self.database.ask(call, Some(0)).await?;
             let counts = from_redis_value::<(usize, usize)>(Value::Array(answer.rows));
             let (looked_at, gone) = counts.map_err(unreadable)?;
@@ -167,16 +154,16 @@ impl RedisBackend {
         &self,
         operation: &str,
         clocks: Clocks,
-        mut after: Vec<u8>,
+        mut after: Bytes,
         limit: usize,
         alive: &[RecordId],
     ) -> Called<Answer<Vec<Row>>> {
         let mut found = Vec::new();
         loop {
             let mut call = self.database.call(operation, clocks);
-            let counts = [limit - found.len(), WALKED].map(|count| count.to_string().into_bytes());
+            let counts = [limit - found.len(), WALKED].map(|count| count.to_string().into());
             call.arguments.extend([after].into_iter().chain(counts));
-            call.arguments.extend(alive.iter().map(|id| id.as_bytes().to_vec()));
+            call.arguments.extend(alive.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())));
             let Answer { now, server, rows } = self.database.ask(call, None).await?;
             let mut rows = rows.into_iter();
             let Some(Value::BulkString(next)) = rows.next() else { return Err(unreadable("it has no place")) };
@@ -187,7 +174,7 @@ impl RedisBackend {
                 found.truncate(limit);
                 return Ok(Answer { now, server, rows: found });
             }
-            after = next;
+            after = next.into();
         }
     }
 }

@@ -44,9 +44,9 @@ async fn hear(listener: PubSub, changes: &ChangeFeed) {
     loop {
         match timeout(PING_EVERY, messages.next()).await {
             Ok(Some(message)) => {
-                if let Ok(id) = <[u8; 32]>::try_from(message.get_payload_bytes()) {
-                    changes.send(RecordId::from_bytes(id));
-                }
+                // One message for all rows of a call.
+                let (ids, _) = message.get_payload_bytes().as_chunks();
+                ids.iter().for_each(|id| changes.send(RecordId::from_bytes(*id)));
             }
             Ok(None) => return,
             Err(_) => {

@@ -1,5 +1,6 @@
 //! The script, the names of its keys, and one call of it.
 
+use bytes::Bytes;
 use redis::{Cmd, Script, cmd};
 use tower_idempotency::RecordId;
 
@@ -49,10 +50,12 @@ impl Keys {
 
 /// One call of the script.
 pub(crate) struct Call {
-    /// It may make new rows, and is refused for lack of memory.
+    /// It may make new rows, and is refused as a whole for lack of memory.
     pub(crate) is_claim: bool,
+    /// It is a renewal of the session alone, for which a connection is kept.
+    pub(crate) renews: bool,
     pub(crate) rows: Vec<RecordId>,
-    pub(crate) arguments: Vec<Vec<u8>>,
+    pub(crate) arguments: Vec<Bytes>,
 }
 
 impl Call {
@@ -61,10 +64,8 @@ impl Call {
         let (digest, text) = &scripts.0[usize::from(self.is_claim)];
         let mut command = if with_text { cmd("EVAL") } else { cmd("EVALSHA") };
         command.arg(if with_text { text } else { digest }).arg(keys.fixed.len() + self.rows.len()).arg(&keys.fixed);
-        for id in &self.rows {
-            command.arg(keys.row(id));
-        }
-        command.arg(&self.arguments);
+        self.rows.iter().for_each(|id| _ = command.arg(keys.row(id)));
+        self.arguments.iter().for_each(|argument| _ = command.arg(&argument[..]));
         command
     }
 }

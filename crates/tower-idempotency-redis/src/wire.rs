@@ -1,5 +1,6 @@
 //! Rows out of answers, and writes and rows as arguments. `lua/rows.lua` has the places of the parts.
 
+use std::io::Write as _;
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -14,8 +15,10 @@ use super::error::{Called, unreadable};
 /// The length of a header, and the form of rows with which it begins.
 const HEADER: usize = 156;
 const VERSION: u8 = b'1';
+/// The length of the text that says what a write wants.
+const WANTED: usize = 135;
 /// A time that is not there.
-const NONE: &str = "--------------------";
+pub(crate) const NONE: &str = "--------------------";
 
 /// Reads an answer of the script, which came on a connection to the server with this run id: the time, the server, and
 /// then what the operation adds.
@@ -34,18 +37,9 @@ pub(crate) fn answer(value: Value, run_id: &str) -> Called<Answer<Vec<Value>>> {
     Ok(Answer { now: Timestamp::from_millis(now), server: ServerId(u64::from_le_bytes(server)), rows })
 }
 
-/// A number as a decimal text of one length, which compares as the number does. Lua would keep it as a double.
-pub(crate) fn digits(number: u64) -> String {
-    format!("{number:020}")
-}
-
+/// A time, as the script compares it.
 pub(crate) fn time(time: Timestamp) -> String {
-    digits(time.as_millis())
-}
-
-/// A kind's number, with its sign.
-pub(crate) fn kind(kind: Kind) -> String {
-    format!("{:+06}", kind.number())
+    format!("{:020}", time.as_millis())
 }
 
 /// The row of `id`, if there is one.
@@ -91,11 +85,16 @@ fn number<T: FromStr>(digits: &[u8]) -> Called<T> {
 
 /// The header of a row that is written as it is.
 pub(crate) fn header(row: &Row) -> Vec<u8> {
-    let session = optional(row.session.map(|session| *session.as_bytes()));
-    let until = row.until.map_or(NONE.to_owned(), time);
-    let numbers = [digits(row.fence.0), kind(row.kind)].concat();
-    let times = [until, time(row.began), time(row.since), time(row.expires)].concat();
-    [[VERSION].as_slice(), &row.token.0, numbers.as_bytes(), &session, times.as_bytes()].concat()
+    let mut header = Vec::with_capacity(HEADER);
+    header.push(VERSION);
+    header.extend(row.token.0);
+    _ = write!(header, "{:020}{:+06}", row.fence.0, row.kind.number());
+    optional(&mut header, row.session.map(|session| *session.as_bytes()));
+    number_or_none(&mut header, row.until.map(Timestamp::as_millis));
+    for time in [row.began, row.since, row.expires] {
+        number_or_none(&mut header, Some(time.as_millis()));
+    }
+    header
 }
 
 /// Returns whether the write claims a row that it expects to be absent: the only write that needs room.
@@ -104,7 +103,7 @@ pub(crate) fn is_claim(write: &Write) -> bool {
 }
 
 /// The two arguments of a write. Fails if no database may get it.
-pub(crate) fn arguments(write: &Write) -> Called<[Vec<u8>; 2]> {
+pub(crate) fn arguments(write: &Write) -> Called<[Bytes; 2]> {
     check_write(write)?;
     let (mode, fence) = match write.fence {
         NewFence::Keep => ('k', 0),
@@ -113,26 +112,36 @@ pub(crate) fn arguments(write: &Write) -> Called<[Vec<u8>; 2]> {
     };
     let expected = if let Expect::Token(token) = write.expect { Some(token.0) } else { None };
     let expires = if let NewExpiry::In(expires) = write.expires { Some(expires) } else { None };
-    let duration = |duration: Option<_>| duration.map_or(NONE.to_owned(), |it| digits(millis(it).unsigned_abs()));
-    let stamp = |stamp| if stamp == Stamp::Now { 'n' } else { 'k' };
-    let mut text = [&write.token.0[..], &optional(expected)].concat();
-    let session = write.session.map(|session| *session.as_bytes());
-    text.extend_from_slice(format!("{mode}{}{}", digits(fence), kind(write.kind)).as_bytes());
-    text.extend_from_slice(&optional(session));
-    text.extend_from_slice(format!("{}{}", stamp(write.began), stamp(write.since)).as_bytes());
-    text.extend_from_slice([duration(write.until), duration(expires)].concat().as_bytes());
-    Ok([text, write.state.to_vec()])
+    let mut text = Vec::with_capacity(WANTED);
+    text.extend(write.token.0);
+    optional(&mut text, expected);
+    _ = write!(text, "{mode}{fence:020}{:+06}", write.kind.number());
+    optional(&mut text, write.session.map(|session| *session.as_bytes()));
+    text.extend([write.began, write.since].map(|stamp| if stamp == Stamp::Now { b'n' } else { b'k' }));
+    for duration in [write.until, expires] {
+        number_or_none(&mut text, duration.map(|duration| millis(duration).unsigned_abs()));
+    }
+    Ok([text.into(), write.state.clone()])
 }
 
-/// Bytes, after a sign that says whether there are any.
-fn optional<const N: usize>(bytes: Option<[u8; N]>) -> Vec<u8> {
-    [[if bytes.is_some() { b'1' } else { b'0' }].as_slice(), &bytes.unwrap_or([0; N])].concat()
+/// Adds bytes, after a sign that says whether there are any.
+fn optional<const N: usize>(text: &mut Vec<u8>, bytes: Option<[u8; N]>) {
+    text.push(if bytes.is_some() { b'1' } else { b'0' });
+    text.extend(bytes.unwrap_or([0; N]));
+}
+
+/// Adds a number as a decimal text of one length, which compares as the number does. Lua would keep it as a double.
+fn number_or_none(text: &mut Vec<u8>, number: Option<u64>) {
+    _ = match number {
+        Some(number) => write!(text, "{number:020}"),
+        None => write!(text, "{NONE}"),
+    };
 }
 
 /// The two arguments of a row that is written as it is.
-pub(crate) fn adopted(row: &Row) -> Called<[Vec<u8>; 2]> {
+pub(crate) fn adopted(row: &Row) -> Called<[Bytes; 2]> {
     check_row(row)?;
-    Ok([header(row), row.state.to_vec()])
+    Ok([header(row).into(), row.state.clone()])
 }
 
 #[cfg(test)]
@@ -167,11 +176,9 @@ mod tests {
     #[test]
     fn a_number_has_one_length_and_no_digit_is_lost() {
         for value in [0, 1, 9_007_199_254_740_993, u64::MAX] {
-            assert_eq!((digits(value).len(), number(digits(value).as_bytes()).ok()), (20, Some(value)));
-        }
-        for value in [i16::MIN, -1, 0, 7, i16::MAX] {
-            let text = kind(Kind::of(value));
-            assert_eq!((text.len(), number(text.as_bytes()).ok()), (6, Some(value)));
+            let mut text = Vec::new();
+            number_or_none(&mut text, Some(value));
+            assert_eq!((text.len(), number(&text).ok()), (NONE.len(), Some(value)));
         }
     }
 

@@ -18,7 +18,10 @@
 -- 2. Each call writes, on the same connection, for which WAIT can wait.
 -- 3. No loop is longer than its caller has said: another client waits for the script.
 -- 4. No key has a time to live. `sweep` alone deletes.
--- 5. A put is what most calls are. It makes no function, and calls no command, that it does not need.
+-- 5. An entry of x says a time no later than the row's expiry: the sweep looks at the row, and enters a later one.
+-- 6. An entry of o has dashes between its time and its id: it is then longer than 64 bytes, so that the server does not
+--    keep the index as a list, in which each entry costs a walk.
+-- 7. A put is what most calls are. It makes no function, and calls no command, that it does not need.
 
 local M, O, I, X, S = unpack(KEYS, 1, 5)
 local HEADER, ONE, MOST, NONE = 156, '00000000000000000001', '18446744073709551615', '--------------------'
@@ -77,25 +80,26 @@ for k = 6, #KEYS do
 end
 
 -- Sets a row, whose header is `old` now, and `new` then.
-local has_set = false
+local has_set, changed = false, {}
 local function set(key, old, new, state)
   local id, was, kind, began = sub(key, -32), kind_of(old), kind_of(new), began_of(new)
   local stays = is_open(was) and is_open(kind) and began_of(old) == began
-  if is_open(kind) and not stays then call('ZADD', O, 0, began .. id) end
+  if is_open(kind) and not stays then call('ZADD', O, 0, began .. NONE .. id) end
   if is_operation(kind) and not is_operation(was) then call('ZADD', I, 0, id) end
   -- Without its entry a process that lives would count as dead: each renewal makes it anew.
   if kind == SESSION then call('ZADD', S, 0, id) end
-  call('ZADD', X, expires_of(new), id)
+  if old == '' or expires_of(new) < expires_of(old) then call('ZADD', X, expires_of(new), id) end
   call('SET', key, new .. state)
-  if is_open(was) and not stays then call('ZREM', O, began_of(old) .. id) end
+  if is_open(was) and not stays then call('ZREM', O, began_of(old) .. NONE .. id) end
   if is_operation(was) and not is_operation(kind) then call('ZREM', I, id) end
   if was == SESSION and kind ~= SESSION then call('ZREM', S, id) end
-  -- A right that is missing must not stop the script here: the row is written.
-  if kind ~= RUNNING and kind ~= SESSION then redis.pcall('PUBLISH', prefix .. 'c', id) end
+  if kind ~= RUNNING and kind ~= SESSION then changed[#changed + 1] = id end
   has_set = true
 end
 
 local function finish()
+  -- A right that is missing must not stop the script here: the rows are written.
+  if changed[1] then redis.pcall('PUBLISH', prefix .. 'c', table.concat(changed)) end
   if not marker then call('HSET', M, 'm', mark) end
   if not has_set then call('HSET', M, 'b', now) end
   return answer
@@ -216,7 +220,7 @@ function operations.sweep()
     else
       call('UNLINK', key)
       for _, index in ipairs({ X, I, S }) do call('ZREM', index, id) end
-      call('ZREM', O, began_of(head) .. id)
+      call('ZREM', O, began_of(head) .. NONE .. id)
       deleted = deleted + (head == '' and 0 or 1)
     end
   end

@@ -47,10 +47,26 @@ impl Lab {
         get(&self.backend, id).await
     }
 
+    /// The name of a row's key, as a command has it.
+    pub(crate) fn name(&self, id: RecordId) -> String {
+        format!("\"ti:{{{}}}:r:{}\"", self.namespace, escaped(id))
+    }
+
+    /// The time at which a sweep looks at the row, by its index, in milliseconds. For a namespace of [`lab`].
+    pub(crate) fn due(&self, id: RecordId) -> Option<f64> {
+        let server = shared_server("when a row is due").expect("it has started");
+        let answer = server.say(&format!("ZSCORE ti:{{{}}}:x \"{}\"", self.namespace, escaped(id)));
+        answer.lines().nth(1).map(|score| score.parse().expect("a number"))
+    }
+
     /// The number of the server, by an answer of it.
     pub(crate) async fn server(&self) -> ServerId {
         self.backend.get(Clocks::default(), &[]).await.unwrap().server
     }
+}
+
+fn escaped(id: RecordId) -> String {
+    id.as_bytes().iter().map(|byte| format!("\\x{byte:02x}")).collect()
 }
 
 /// The name of a namespace that no other test has.

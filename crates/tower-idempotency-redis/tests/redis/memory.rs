@@ -27,10 +27,12 @@ async fn without_memory_new_keys_are_refused_and_all_else_is_done() {
     let outcome = complete(id(1), running.token);
     assert!(is_done(lab.put(&outcome).await.unwrap().as_ref(), &outcome));
     assert!(lab.get(id(2)).await.unwrap().is_some() && lab.get(id(3)).await.unwrap().is_none());
-    // Claims and ends of one put: the claim meets no row, and is sent again.
+    // A put with a claim is refused as a whole. The store then sends each write by itself.
     let (new, again) = (claim(id(4)), complete(id(1), outcome.token));
-    let answer = lab.backend.put(Clocks::default(), &[new, again.clone()]).await.unwrap();
-    assert!(answer.rows[0].is_none() && is_done(answer.rows[1].as_ref(), &again));
+    let refused = lab.backend.put(Clocks::default(), &[again.clone(), new]).await;
+    assert!(matches!(refused, Err(BackendError::Full("maxmemory"))), "{refused:?}");
+    assert!(is_done(lab.get(id(1)).await.unwrap().as_ref(), &outcome));
+    assert!(is_done(lab.put(&again).await.unwrap().as_ref(), &again));
     server.say("CONFIG SET maxmemory 0");
     lab.backend.guarantee().await.unwrap();
     assert_eq!(lab.backend.full(), None);

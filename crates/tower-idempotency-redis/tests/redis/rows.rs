@@ -35,10 +35,9 @@ impl Random {
     /// Puts some writes, and compares all that can be read.
     async fn round(&mut self, lab: &Lab, at: &str) {
         let clocks = self.clocks();
-        let claims = self.dice.percent(30);
         let mut writes: Vec<Write> = Vec::new();
         for _ in 0..=self.dice.below(3) {
-            let write = self.write(claims);
+            let write = self.write();
             if writes.iter().all(|other| other.id != write.id) {
                 writes.push(write);
             }
@@ -84,6 +83,11 @@ impl Random {
         expected.sort_by_key(|row| (row.began, row.id));
         expected.truncate(limit);
         assert_eq!(listed.rows, expected, "{at}: list");
+
+        for row in self.rows.values() {
+            let due = lab.due(row.id).unwrap_or_else(|| panic!("{at}: no sweep finds {row:?}"));
+            assert!(due <= row.expires.as_millis() as f64, "{at}: a sweep finds {row:?} after {due}");
+        }
     }
 
     /// Clocks up to 25 hours off, each on its own.
@@ -94,14 +98,12 @@ impl Random {
     }
 
     /// A write of one of four rows, or one that was sent before.
-    fn write(&mut self, claims: bool) -> Write {
+    fn write(&mut self) -> Write {
         let dice = &mut self.dice;
-        let is_of_sort = |write: &&Write| (write.expect == Expect::Absent && write.kind == Kind::Running) == claims;
-        if dice.percent(15)
-            && let Some(again) = self.sent.iter().rev().take(20).filter(is_of_sort).last()
-        {
-            return again.clone();
+        if dice.percent(15) && !self.sent.is_empty() {
+            return dice.pick(&self.sent[self.sent.len().saturating_sub(20)..]);
         }
+        let claims = dice.percent(30);
         let row = id(dice.below(4) as u64);
         let current = self.rows.get(&row).map(|row| row.token);
         let expect = match (claims, current) {
@@ -140,24 +142,31 @@ impl Random {
     }
 }
 
+/// A row that was renewed is entered in the index of the sweep at its first expiry, which costs its end less.
+#[tokio::test]
+async fn a_sweep_leaves_a_row_whose_expiry_is_later_by_now_and_deletes_it_then() {
+    let Some(lab) = lab("that a sweep looks at the row").await else { return };
+    let now = lab.backend.get(Clocks::default(), &[]).await.unwrap().now;
+    let ago = |minutes: u64| Timestamp::from_millis(now.as_millis() - minutes * 60_000);
+    let row = |fence, expires| Row { fence: Fence(fence), expires, ..row(1, Kind::Completed, ago(500)) };
+    for (fence, minutes) in [(1, 180), (2, 120)] {
+        let adopted = lab.backend.adopt(Clocks::default(), &[row(fence, ago(minutes))]).await.unwrap().rows;
+        assert_eq!((adopted.len(), lab.due(id(1))), (1, Some(ago(180).as_millis() as f64)));
+    }
+    for (minutes, deleted, due) in [(150, 0, Some(120)), (111, 0, Some(120)), (109, 1, None)] {
+        let clocks = Clocks { earliest: ago(minutes), ..Clocks::default() };
+        assert_eq!(lab.backend.delete_expired(clocks, 10).await.unwrap(), deleted, "{minutes} minutes ago");
+        assert_eq!(lab.due(id(1)), due.map(|minutes| ago(minutes).as_millis() as f64));
+    }
+}
+
 /// A sweep leaves nothing of a row, in no index.
 #[tokio::test]
 async fn a_sweep_deletes_rows_and_all_entries_of_them() {
     let Some(lab) = lab("that a sweep deletes").await else { return };
     let answer = lab.backend.get(Clocks::default(), &[]).await.unwrap();
     let long_ago = |hours: u64| Timestamp::from_millis(answer.now.as_millis() - hours * 3_600_000);
-    let row = |number: u64, kind| Row {
-        id: id(number),
-        token: token(),
-        fence: Fence(7),
-        kind,
-        session: None,
-        until: None,
-        began: long_ago(9),
-        since: long_ago(9),
-        expires: long_ago(1),
-        state: Bytes::new(),
-    };
+    let row = |number: u64, kind| Row { expires: long_ago(1), ..row(number, kind, long_ago(9)) };
     let kinds = [1, 2, 3, 4, 5, 6, 7, 9].map(Kind::of);
     let rows: Vec<Row> = (0..600).map(|number| row(number, kinds[number as usize % kinds.len()])).collect();
     let adopted = lab.backend.adopt(Clocks::default(), &rows).await.unwrap().rows;
@@ -175,4 +184,19 @@ async fn a_sweep_deletes_rows_and_all_entries_of_them() {
         assert!(left.starts_with(rows), "{index} has {left}");
     }
     assert_eq!(lab.backend.get(Clocks::default(), &[id(1)]).await.unwrap().rows, [None]);
+}
+
+fn row(number: u64, kind: Kind, began: Timestamp) -> Row {
+    Row {
+        id: id(number),
+        token: token(),
+        fence: Fence(7),
+        kind,
+        session: None,
+        until: None,
+        began,
+        since: began,
+        expires: began,
+        state: Bytes::new(),
+    }
 }
