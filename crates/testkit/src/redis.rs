@@ -213,6 +213,11 @@ impl RedisServer {
         ask(self.address(), command).expect("the server answers")
     }
 
+    /// Returns whether the server says that it has this role. A sentinel that gives it another one closes connections.
+    pub fn is(&self, role: &str) -> bool {
+        ask(self.address(), "ROLE").is_ok_and(|answer| answer.contains(role))
+    }
+
     /// Without a password: any user of this machine can connect.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address())

@@ -27,8 +27,8 @@ async fn a_failover_that_a_sentinel_makes_is_followed() {
     })
     .await;
     until("the failover begins", async || sentinel.say("SENTINEL FAILOVER main").starts_with("+OK")).await;
-    until("the replica is promoted", async || replica.say("ROLE").contains("master")).await;
-    until("the primary is demoted", async || primary.say("ROLE").contains("slave")).await;
+    until("the replica is promoted", async || replica.is("master")).await;
+    until("the primary is demoted", async || primary.is("slave")).await;
     let outcome = complete(id(1), claimed.token);
     settled(&backend, &outcome).await;
     let there = builder(&replica.url(), "n").open().await.unwrap();
