@@ -12,7 +12,6 @@ use tower_idempotency::store::Gauges;
 use tower_idempotency_shared::for_backends::{ChangeFeed, Task};
 use tower_idempotency_shared::{Answer, Backend, Clocks, Guarantee, Kind, Row, Write};
 
-use super::builder::RedisBackendBuilder;
 use super::database::Database;
 use super::error::{Called, unreadable};
 use super::guarantee::Setup;
@@ -69,7 +68,10 @@ impl Backend for RedisBackend {
     }
 
     async fn sessions(&self, clocks: Clocks) -> Called<Answer<Vec<Row>>> {
-        self.walk("sessions", clocks, Bytes::new(), usize::MAX, &[]).await
+        let mut answer = self.walk("sessions", clocks, Bytes::new(), usize::MAX, &[]).await?;
+        // One that can't be read is a session all the same, which is never over.
+        answer.rows.iter_mut().for_each(|row| row.kind = Kind::Session);
+        Ok(answer)
     }
 
     async fn list(
@@ -131,9 +133,8 @@ impl Backend for RedisBackend {
 
     async fn guarantee(&self) -> Called<Guarantee> {
         let setup = Setup::read(self.database.command(Setup::commands()).await?).map_err(unreadable)?;
-        let RedisBackendBuilder { durability, accepted, .. } = self.database.settings;
-        self.database.note(setup.limit(durability, accepted));
-        Ok(setup.guarantee(durability))
+        self.database.look(&setup);
+        Ok(setup.guarantee(self.database.settings.durability))
     }
 
     /// As of the last refusal for lack of memory, or the last [`guarantee`](Self::guarantee).

@@ -12,6 +12,7 @@ use super::builder::RedisBackendBuilder;
 use super::connection::connect::send;
 use super::connection::pool::{Lent, Pool};
 use super::error::{Called, MAXMEMORY, is_elsewhere, meaning, unreadable};
+use super::guarantee::Setup;
 use super::script::{Call, Keys, Scripts};
 use super::wire::{answer, time};
 
@@ -39,8 +40,14 @@ impl Database {
         Call { is_claim: false, renews: false, rows: Vec::new(), arguments: arguments.map(Bytes::from).into() }
     }
 
-    /// Notes the limit that is reached, if one is.
-    pub(crate) fn note(&self, limit: Option<&'static str>) {
+    /// Looks at how the server is set up, and notes the limit that is reached, if one is.
+    pub(crate) fn look(&self, setup: &Setup) {
+        let RedisBackendBuilder { durability, accepted, .. } = self.settings;
+        let last = *self.limit.borrow();
+        self.note(setup.limit(durability, accepted, last));
+    }
+
+    fn note(&self, limit: Option<&'static str>) {
         if self.limit.send_replace(limit) != limit {
             tracing::warn!(target: "tower_idempotency", ?limit, "Redis has reached a limit, or not any more");
         }
@@ -78,7 +85,8 @@ impl Database {
             self.pool.drop_all();
         }
         if matches!(answered, Err(BackendError::Full(_))) {
-            self.note(Some(MAXMEMORY));
+            let last = *self.limit.borrow();
+            self.note(last.or(Some(MAXMEMORY)));
         }
         let answered = answered?;
         short.map_or(Ok(answered), |short| Err(BackendError::Uncertain(short.into())))
@@ -96,7 +104,7 @@ impl Database {
         let mut lent = self.pool.take(renews).await?;
         if let Some(setup) = lent.connection.setup.take() {
             // It may be another server, or set up otherwise than at the last look.
-            self.note(setup.limit(self.settings.durability, self.settings.accepted));
+            self.look(&setup);
         }
         Ok(lent)
     }

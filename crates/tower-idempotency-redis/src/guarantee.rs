@@ -9,6 +9,9 @@ use super::error::{MAXMEMORY, NotConnected, Opened, RedisError, unsupported};
 /// The share of the memory from which on new keys are refused, in hundredths.
 const FULL: u64 = 95;
 
+/// The limit that is reached when the server keeps less than what was asked for.
+const DURABILITY: &str = "durability";
+
 /// What a Valkey before 9.1 may lose. Which other releases, and which of Redis, mend the fault is not known here.
 const USE_AFTER_FREE: &str =
     "Any record, if this release has the use after free in scripts that Valkey 9.1.0 mends: CVE-2026-23631.";
@@ -89,9 +92,15 @@ impl Setup {
     /// is complete. Of a server that was a replica, nothing says whether it is made anew after a full sync; of one that
     /// has never rewritten its file, nothing says whether there is one.
     pub(crate) fn makes_file(&self) -> bool {
-        let is_written = self.is("aof_rewrite_in_progress", "1") || self.is("aof_rewrite_scheduled", "1");
         let was_replica = !self.is("second_repl_offset", "-1") && !self.is("second_repl_offset", "unknown");
-        (is_written || self.is("aof_last_bgrewrite_status", "err")) && (self.is("aof_base_size", "0") || was_replica)
+        self.rewrites() && (self.is("aof_base_size", "0") || was_replica)
+    }
+
+    /// Returns whether the append-only file is written anew, or was not at the last try.
+    fn rewrites(&self) -> bool {
+        let is_so =
+            [("aof_rewrite_in_progress", "1"), ("aof_rewrite_scheduled", "1"), ("aof_last_bgrewrite_status", "err")];
+        is_so.iter().any(|(name, value)| self.is(name, value))
     }
 
     /// Returns why the store would not keep what it promises, if it would not, and the limit for new keys then, as
@@ -103,19 +112,25 @@ impl Setup {
             return Some(("maxmemory-policy", RedisError::Evicts { policy }));
         }
         let lacks = self.lacks(durability, accepted);
-        lacks.map(|lacks| {
-            ("durability", RedisError::NotDurable { reason: format!("{lacks} (durability={durability})") })
-        })
+        lacks.map(|lacks| (DURABILITY, RedisError::NotDurable { reason: format!("{lacks} (durability={durability})") }))
     }
 
-    /// Returns why new keys are refused, if they are.
-    pub(crate) fn limit(&self, durability: Durability, accepted: Accepted) -> Option<&'static str> {
+    /// Returns why new keys are refused, if they are, and were at the last look.
+    pub(crate) fn limit(
+        &self,
+        durability: Durability,
+        accepted: Accepted,
+        last: Option<&'static str>,
+    ) -> Option<&'static str> {
         let bytes = |name| self.0.get::<u64>(name).unwrap_or(0);
         let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
         // A server that deletes others' keys is always full, and takes new ones all the same.
         let makes_room = !["noeviction", "unknown"].contains(&self.get("maxmemory_policy").as_str());
         let is_full = !makes_room && most > 0 && used / FULL >= most / 100;
-        self.fault(durability, accepted).map(|(limit, _)| limit).or(is_full.then_some(MAXMEMORY))
+        // A file that was turned off, and is on again, is none before it is whole.
+        let makes_file = last == Some(DURABILITY) && self.rewrites();
+        let limit = self.fault(durability, accepted).map(|(limit, _)| limit);
+        limit.or(makes_file.then_some(DURABILITY)).or(is_full.then_some(MAXMEMORY))
     }
 
     /// Refuses servers that can't keep what any store promises, each by its name, and a server that is no primary.
@@ -199,7 +214,7 @@ mod tests {
         assert!(check("unknown", Accepted { eviction: true, ..Accepted::default() }).is_some());
         assert!(check("unknown", Accepted { unknown: true, ..Accepted::default() }).is_none());
         assert_eq!(
-            setup("maxmemory_policy:allkeys-lfu", None).limit(Durability::Memory, Accepted::default()),
+            setup("maxmemory_policy:allkeys-lfu", None).limit(Durability::Memory, Accepted::default(), None),
             Some("maxmemory-policy")
         );
     }
@@ -234,11 +249,15 @@ mod tests {
             {
                 let refused = check(info, fsync, durability);
                 assert!(matches!(refused, Some((_, RedisError::NotDurable { .. }))), "{refused:?}");
-                assert_eq!(setup(info, fsync).limit(durability, Accepted::default()), Some("durability"));
+                assert_eq!(setup(info, fsync).limit(durability, Accepted::default(), None), Some("durability"));
             }
             let making = "aof_enabled:1\r\naof_rewrite_in_progress:1\r\naof_base_size:";
-            assert_eq!(setup(&format!("{making}0"), Some("always")).limit(durability, ALL), Some("durability"));
-            assert_eq!(setup(&format!("{making}9"), Some("always")).limit(durability, ALL), None);
+            assert_eq!(setup(&format!("{making}0"), Some("always")).limit(durability, ALL, None), Some("durability"));
+            let anew = setup(&format!("{making}9"), Some("always"));
+            assert_eq!(anew.limit(durability, ALL, None), None);
+            assert_eq!(anew.limit(durability, ALL, Some("durability")), Some("durability"), "it was off");
+            let whole = setup("aof_enabled:1\r\naof_base_size:9", Some("always"));
+            assert_eq!(whole.limit(durability, ALL, Some("durability")), None);
             for info in [
                 // It was a replica, and has the file of before.
                 &format!("{making}9\r\nsecond_repl_offset:4414"),
@@ -246,24 +265,25 @@ mod tests {
                 "aof_enabled:1\r\naof_base_size:0\r\naof_last_bgrewrite_status:err",
                 "aof_enabled:1\r\naof_base_size:0\r\naof_rewrite_scheduled:1",
             ] {
-                assert_eq!(setup(info, Some("always")).limit(durability, ALL), Some("durability"), "{info}");
+                assert_eq!(setup(info, Some("always")).limit(durability, ALL, None), Some("durability"), "{info}");
             }
             let failed = "aof_enabled:1\r\naof_base_size:9\r\naof_last_bgrewrite_status:err\r\nsecond_repl_offset:-1";
-            assert_eq!(setup(failed, Some("always")).limit(durability, ALL), None, "the file is there");
+            assert_eq!(setup(failed, Some("always")).limit(durability, ALL, None), None, "the file is there");
             let rewriting = setup("aof_enabled:1\r\nno-appendfsync-on-rewrite:yes", Some("always"));
-            assert_eq!(rewriting.limit(durability, Accepted::default()), Some("durability"));
+            assert_eq!(rewriting.limit(durability, Accepted::default(), None), Some("durability"));
         }
     }
 
     #[test]
     fn new_keys_are_refused_before_the_memory_is_full() {
-        let limit =
-            |used: u64| setup(&format!("maxmemory:10000\r\nused_memory:{used}"), None).limit(Durability::Memory, ALL);
+        let limit = |used: u64| {
+            setup(&format!("maxmemory:10000\r\nused_memory:{used}"), None).limit(Durability::Memory, ALL, None)
+        };
         assert_eq!((limit(9_000), limit(9_600)), (None, Some(MAXMEMORY)));
-        assert_eq!(setup("maxmemory:0\r\nused_memory:9000000", None).limit(Durability::Memory, ALL), None);
+        assert_eq!(setup("maxmemory:0\r\nused_memory:9000000", None).limit(Durability::Memory, ALL, None), None);
         for policy in ["volatile-lru", "allkeys-lru"] {
             let warm = setup(&format!("maxmemory:10\r\nused_memory:10\r\nmaxmemory_policy:{policy}"), None);
-            assert_eq!(warm.limit(Durability::Memory, ALL), None, "{policy}");
+            assert_eq!(warm.limit(Durability::Memory, ALL, None), None, "{policy}");
         }
     }
 

@@ -114,3 +114,33 @@ async fn a_server_that_is_loading_its_append_only_file_does_not_count_as_one_wit
     let new = claim(id(2));
     assert!(is_done(put(&backend, &new).await.unwrap().as_ref(), &new));
 }
+
+/// INFO says of the file of before that it is there.
+#[tokio::test]
+async fn trap_137_an_append_only_file_that_was_off_is_none_until_it_is_whole_again() {
+    let settings = ["appendonly yes", "appendfsync always"];
+    let Some(server) = own_server("what a file means that was off", &settings) else { return };
+    let backend = builder(&server.url(), "n").durability(Durability::LocalAof).unwrap().open().await.unwrap();
+    server.say("EVAL \"for i = 1, 20 do redis.call('SET', i, i) end\" 0");
+    let info = |line: &str| server.say("INFO persistence").contains(line);
+    let limit = async || {
+        backend.guarantee().await.unwrap();
+        backend.full()
+    };
+    server.say("BGREWRITEAOF");
+    until("there is a whole file", async || info("aof_rewrite_in_progress:0") && !info("aof_base_size:0\r")).await;
+    assert_eq!(limit().await, None);
+    // In microseconds for each of the keys.
+    server.say("CONFIG SET rdb-key-save-delay 100000");
+    server.say("BGREWRITEAOF");
+    assert!(info("aof_rewrite_in_progress:1"));
+    assert_eq!(limit().await, None, "the control: the file of before is whole, and goes on");
+    until("it is written anew", async || info("aof_rewrite_in_progress:0")).await;
+    server.say("CONFIG SET appendonly no");
+    assert_eq!(limit().await, Some("durability"));
+    server.say("CONFIG SET appendonly yes");
+    assert!(info("aof_rewrite_in_progress:1") && info("aof_enabled:1"));
+    assert_eq!(limit().await, Some("durability"));
+    until("the file is whole", async || limit().await.is_none()).await;
+    assert!(info("aof_rewrite_in_progress:0"));
+}
