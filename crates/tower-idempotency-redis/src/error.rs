@@ -137,9 +137,8 @@ pub(crate) fn meaning(error: &ServerError) -> BackendError {
     let words = format!("{code} {details}").into();
     match code {
         _ if details.contains("script: ") || details.contains("user_script") => BackendError::Uncertain(words),
-        // Another script runs, the rows are being moved, or one of them is no row, which the script itself says before
-        // its first write. Each row of the call is tried by itself then, so that no other suffers.
-        "BUSY" | "TRYAGAIN" | "TIROW" => BackendError::Busy(words),
+        // Another script runs, or the rows are being moved.
+        "BUSY" | "TRYAGAIN" => BackendError::Busy(words),
         "OOM" => BackendError::Full(MAXMEMORY),
         "NOSCRIPT" | "NOREPLICAS" | "MISCONF" | "NOPERM" | "NOAUTH" | "CROSSSLOT" => BackendError::Nothing(words),
         code if is_elsewhere(code) => BackendError::Nothing(words),
@@ -165,7 +164,7 @@ mod tests {
             assert!(matches!(meaning_of(code, "it refuses"), BackendError::Nothing(_)), "{code}");
         }
         assert!(codes.iter().all(|code| is_elsewhere(code)) && !is_elsewhere("NOREPLICAS"));
-        for code in ["BUSY", "TRYAGAIN", "TIROW"] {
+        for code in ["BUSY", "TRYAGAIN"] {
             assert!(matches!(meaning_of(code, "it refuses"), BackendError::Busy(_)), "{code}");
         }
         assert!(matches!(meaning_of("OOM", "it refuses"), BackendError::Full(MAXMEMORY)));

@@ -45,29 +45,49 @@ pub(crate) fn time(time: Timestamp) -> String {
 /// The row of `id`, if there is one.
 pub(crate) fn row(id: RecordId, value: Value) -> Called<Option<Row>> {
     let bytes: Option<Vec<u8>> = from_redis_value(value).map_err(unreadable)?;
-    bytes.map(|bytes| parsed(id, bytes.into())).transpose()
+    Ok(bytes.map(|bytes| parsed(id, bytes.into())))
 }
 
 /// A row with its id before it.
 pub(crate) fn listed(value: Value) -> Called<Row> {
     let mut bytes = Bytes::from(from_redis_value::<Vec<u8>>(value).map_err(unreadable)?);
     let id = <[u8; 32]>::try_from(&*bytes.split_to(bytes.len().min(32))).map_err(unreadable)?;
-    parsed(RecordId::from_bytes(id), bytes)
+    Ok(parsed(RecordId::from_bytes(id), bytes))
 }
 
-fn parsed(id: RecordId, mut state: Bytes) -> Called<Row> {
+/// The row in these bytes. One that this release can't read is of another kind: its key is refused, no write meets what
+/// it expects, and a tool names it. A later release may have written it, or a hand.
+fn parsed(id: RecordId, bytes: Bytes) -> Row {
+    let never = Timestamp::from_millis(u64::MAX);
+    let unknown = || Row {
+        id,
+        token: Token([0; 16]),
+        fence: Fence(0),
+        kind: Kind::Other(0),
+        session: None,
+        until: None,
+        began: Timestamp::from_millis(0),
+        since: Timestamp::from_millis(0),
+        expires: never,
+        state: Bytes::new(),
+    };
+    known(id, bytes).unwrap_or_else(unknown)
+}
+
+fn known(id: RecordId, mut state: Bytes) -> Option<Row> {
     let header = state.split_to(state.len().min(HEADER));
     if header.len() < HEADER || header[0] != VERSION {
-        return Err(unreadable("a row has a form that this release does not know"));
+        return None;
     }
     let (mut token, mut session) = ([0; 16], [0; 32]);
     token.copy_from_slice(&header[1..17]);
     session.copy_from_slice(&header[44..76]);
     let time = |from: usize| number(&header[from..from + 20]).map(Timestamp::from_millis);
-    Ok(Row {
+    Some(Row {
         id,
         token: Token(token),
-        fence: Fence(number(&header[17..37])?),
+        // No database takes a greater one.
+        fence: number(&header[17..37]).filter(|fence| i64::try_from(*fence).is_ok()).map(Fence)?,
         kind: Kind::of(number(&header[37..43])?),
         session: (header[43] == b'1').then_some(RecordId::from_bytes(session)),
         until: if header[76..96] == *NONE.as_bytes() { None } else { Some(time(76)?) },
@@ -78,9 +98,8 @@ fn parsed(id: RecordId, mut state: Bytes) -> Called<Row> {
     })
 }
 
-fn number<T: FromStr>(digits: &[u8]) -> Called<T> {
-    let number = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    number.ok_or_else(|| unreadable("a number of a row has other signs than digits"))
+fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
+    str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The header of a row that is written as it is.
@@ -154,7 +173,7 @@ mod tests {
         let bare = Row {
             id,
             token: Token([0xff; 16]),
-            fence: Fence(u64::MAX),
+            fence: Fence(i64::MAX as u64),
             kind: Kind::Other(-7),
             session: None,
             until: None,
@@ -178,14 +197,31 @@ mod tests {
         for value in [0, 1, 9_007_199_254_740_993, u64::MAX] {
             let mut text = Vec::new();
             number_or_none(&mut text, Some(value));
-            assert_eq!((text.len(), number(&text).ok()), (NONE.len(), Some(value)));
+            assert_eq!((text.len(), number(&text)), (NONE.len(), Some(value)));
         }
     }
 
     #[test]
-    fn another_form_of_a_row_is_no_row() {
-        for bytes in [b"".as_slice(), &[b'2'; HEADER], &[b'1'; HEADER - 1], &[b'x'; HEADER]] {
-            assert!(row(RecordId::from_bytes([9; 32]), Value::BulkString(bytes.to_vec())).is_err(), "{bytes:?}");
+    fn a_row_that_can_t_be_read_is_of_another_kind_and_never_expires() {
+        let id = RecordId::from_bytes([9; 32]);
+        let whole = [&b"1"[..], &[7; 16], &b"0".repeat(20), b"+00003", b"0", &[0; 32], &b"0".repeat(80)].concat();
+        assert_eq!(parsed(id, whole.clone().into()).kind, Kind::Completed);
+        let changed = |at: usize, by: &[u8]| [&whole[..at], by, &whole[at + by.len()..]].concat();
+        for bytes in [
+            Vec::new(),
+            vec![b'2'; HEADER],
+            whole[..HEADER - 1].to_vec(),
+            changed(0, b"2"),
+            changed(17, b"x"),
+            // 2^63
+            changed(17, b"09223372036854775808"),
+            changed(37, b"?"),
+            changed(76, b"-"),
+            changed(96, b" "),
+            changed(155, b"x"),
+        ] {
+            let row = parsed(id, bytes.clone().into());
+            assert_eq!((row.kind, row.expires.as_millis()), (Kind::Other(0), u64::MAX), "{bytes:?}");
         }
     }
 }

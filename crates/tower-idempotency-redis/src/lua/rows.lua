@@ -13,7 +13,7 @@
 --   97-116 began, 117-136 since, 137-156 expires
 --
 -- Rules:
--- 1. All is judged before the first write. A row gets its entries in the indexes before it is set, and loses others
+-- 1. All is judged before the first write. What is no row of this release is shown, and never written. A row gets its entries in the indexes before it is set, and loses others
 --    after that. So an index has too much rather than too little, and readers look at the row.
 -- 2. Each call writes, on the same connection, for which WAIT can wait.
 -- 3. No loop is longer than its caller has said: another client waits for the script.
@@ -31,11 +31,13 @@ local call, sub, byte, find, format = redis.call, string.sub, string.byte, strin
 local YES, KEEP, EXACTLY = byte('1ke', 1, 3)
 local prefix = sub(M, 1, -2)
 
--- The sum of two numbers of 20 digits, exactly, and no more than the greatest of 64 bits.
+-- The sum of two numbers of 20 digits, exactly, and no more than the greatest of 64 bits. Of a row that was edited by
+-- hand, other signs count as 0.
 local function plus(a, b)
-  local sum = tonumber(a) + tonumber(b)
+  local sum = (tonumber(a) or 0) + (tonumber(b) or 0)
   if sum < 2 ^ 53 then return format('%020.0f', sum) end
-  local low, high = tonumber(sub(a, 11)) + tonumber(sub(b, 11)), tonumber(sub(a, 1, 10)) + tonumber(sub(b, 1, 10))
+  local low = (tonumber(sub(a, 11)) or 0) + (tonumber(sub(b, 11)) or 0)
+  local high = (tonumber(sub(a, 1, 10)) or 0) + (tonumber(sub(b, 1, 10)) or 0)
   if low >= 1e10 then low, high = low - 1e10, high + 1 end
   local text = format('%010.0f%010.0f', high, low)
   return text < MOST and text or MOST
@@ -65,19 +67,23 @@ local function kind_of(head) return sub(head, 38, 43) end
 local function until_of(head) return sub(head, 77, 96) end
 local function began_of(head) return sub(head, 97, 116) end
 local function expires_of(head) return sub(head, 137, 156) end
-local function is_live(head) return expires_of(head) > earliest end
-local function head_of(key) return call('GETRANGE', key, 0, HEADER - 1) end
--- Returns whether there is a row, but none of this release.
+-- Returns whether there is a row of which this release does not know the form, or another program's key.
 local function is_odd(head) return head ~= '' and (#head < HEADER or byte(head) ~= YES) end
-
--- The rows of the call as they are before it. If one of them is odd, nothing is done.
-local heads = {}
-for k = 6, #KEYS do
-  heads[k] = head_of(KEYS[k])
-  if is_odd(heads[k]) then
-    return redis.error_reply('TIROW the key ' .. prefix .. 'r: has a row that this release does not know')
-  end
+-- A row of which the expiry can't be read is not past it.
+local function is_live(head)
+  local expires = expires_of(head)
+  return expires > earliest or head ~= '' and (is_odd(head) or not find(expires, '^%d+$'))
 end
+-- The header of a row; an empty text if there is none, and a short one if the key has another type.
+local function head_of(key)
+  local head = redis.pcall('GETRANGE', key, 0, HEADER - 1)
+  if type(head) == 'string' then return head end
+  return find(head.err, 'WRONGTYPE', 1, true) and '-' or call('GETRANGE', key, 0, HEADER - 1)
+end
+
+-- The rows of the call as they are before it.
+local heads = {}
+for k = 6, #KEYS do heads[k] = head_of(KEYS[k]) end
 
 -- Sets a row, whose header is `old` now, and `new` then.
 local has_set, changed = false, {}
@@ -119,6 +125,7 @@ if ARGV[1] == 'put' then
 
   -- The header that the write `w` makes of a row, or nil if it does not change it.
   local function made(old, w)
+    if is_odd(old) then return nil end
     local token, live = sub(w, 1, 16), is_live(old)
     local again = live and sub(old, 2, 17) == token
     local expects = byte(w, 17) == YES
@@ -146,7 +153,7 @@ if ARGV[1] == 'put' then
       set(key, old, new, ARGV[2 * k - 6])
       -- The process has the state that it wrote.
       add(is_live(new) and new)
-    elseif is_live(old) and call('STRLEN', key) > HEADER + MET then
+    elseif is_odd(old) or is_live(old) and call('STRLEN', key) > HEADER + MET then
       add(old)
     else
       add(is_live(old) and call('GET', key))
@@ -158,7 +165,7 @@ end
 local operations = {}
 
 function operations.get()
-  for k = 6, #KEYS do add(is_live(heads[k]) and call('GET', KEYS[k])) end
+  for k = 6, #KEYS do add(is_odd(heads[k]) and heads[k] or is_live(heads[k]) and call('GET', KEYS[k])) end
 end
 
 function operations.adopt()
@@ -170,8 +177,8 @@ function operations.adopt()
   end
 end
 
--- Walks over an index after a member, and adds the rows that are meant: of a large state, a list may have only the
--- beginning. The first part of the answer is the member at which the next call goes on, or an empty text at the end.
+-- Walks over an index after a member, and adds the rows that are meant, and odd ones: of a large state, a list may have
+-- only the beginning. The first part of the answer is the member at which the next call goes on, or an empty text at the end.
 local function walk(index, is_meant)
   local after, limit, batch = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
   local members = call('ZRANGE', index, after == '' and '-' or '(' .. after, '+', 'BYLEX', 'LIMIT', 0, batch)
@@ -181,7 +188,9 @@ local function walk(index, is_meant)
     local id = sub(member, -32)
     local key = prefix .. 'r:' .. id
     local head = head_of(key)
-    if not is_odd(head) and is_live(head) and is_meant(head, member) then
+    if is_odd(head) and index ~= O then
+      add(id .. head)
+    elseif is_live(head) and is_meant(head, member) then
       local is_cut = (index == I or kind_of(head) == DISPUTED) and call('STRLEN', key) > HEADER + LARGE
       add(id .. call('GETRANGE', key, 0, is_cut and HEADER + CUT - 1 or -1))
     end
@@ -214,9 +223,10 @@ function operations.sweep()
   for _, id in ipairs(ids) do
     local key = prefix .. 'r:' .. id
     local head = head_of(key)
-    if head ~= '' and (is_odd(head) or plus(expires_of(head), GRACE) > earliest) then
-      -- A later release sweeps an odd row.
-      call('ZADD', X, is_odd(head) and '+inf' or expires_of(head), id)
+    local is_readable = not is_odd(head) and find(expires_of(head), '^%d+$')
+    if head ~= '' and (not is_readable or plus(expires_of(head), GRACE) > earliest) then
+      -- A later release, or an operator, deletes what this one can't read.
+      call('ZADD', X, is_readable and expires_of(head) or '+inf', id)
     else
       call('UNLINK', key)
       for _, index in ipairs({ X, I, S }) do call('ZREM', index, id) end

@@ -94,7 +94,9 @@ impl View<'_> {
     pub(crate) fn of(&self, row: &Row) -> Option<Decoded> {
         match row.kind {
             Kind::Released | Kind::Session | Kind::Disputed => None,
-            Kind::Other(number) => Some(Decoded::Newer(format!("the row is of kind {number}"))),
+            Kind::Other(number) => {
+                Some(Decoded::Newer(format!("the row is of kind {number}, which this release does not know")))
+            }
             Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed => self.decoded(row),
         }
     }

@@ -79,6 +79,51 @@ async fn a_namespace_is_not_copied_to_itself_nor_to_where_records_are_deleted() 
     assert_eq!(json(0, &["copy", &url, &other])["copied"], 1);
 }
 
+/// A later release has written a row, or a hand has edited it. The copy names it, and its key stays refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trap_136_a_row_that_this_release_can_t_read_is_named_and_not_left_out_of_a_copy() {
+    let Some(server) = durable_server("that rows which can't be read are named") else { return };
+    let url = url(&server);
+    let store = opened(&url).await;
+    let service = Service::over(store.clone());
+    for key in ["k1", "k2", "k3", "k4"] {
+        service.send("/done", key, "paid").await;
+    }
+    store.close().await.unwrap();
+    let edits = [("k1", "SETRANGE {} 0 2"), ("k2", "SETRANGE {} 17 x"), ("k3", "SET {} cut")];
+    for (key, edit) in edits {
+        let escaped: String = id(key).as_bytes().iter().map(|byte| format!("\\x{byte:02x}")).collect();
+        let said = server.say(&edit.replace("{}", &format!("\"ti:{{payments}}:r:{escaped}\"")));
+        assert!(said.starts_with(':') || said.starts_with("+OK"), "{said}");
+    }
+    let mut expected = edits.map(|(key, _)| id(key).to_string());
+    expected.sort();
+    let named = |said: &serde_json::Value| {
+        let damaged = said["damaged"].as_array().unwrap().iter();
+        let mut ids: Vec<_> = damaged.map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(named(&json(1, &["verify", &url])), expected);
+    let to = Place::of("sled");
+    let copied = json(1, &["copy", &url, &to.name()]);
+    assert_eq!((named(&copied), &copied["copied"]), (expected.to_vec(), &4.into()), "{copied:#}");
+    let shown = idem(&["show", &url, &expected[0]]);
+    assert!(shown.stdout.contains("which this release does not know"), "{shown:?}");
+    // Neither store runs a key of which it is unknown what has happened.
+    let refuses = async |store: AnyStore| {
+        let service = Service::over(store.clone());
+        for key in ["k1", "k2", "k3"] {
+            let (status, answer, _) = service.send("/done", key, "paid").await;
+            assert!(status >= 400, "{key}: {status} {answer}");
+        }
+        assert_eq!(service.send("/done", "k4", "paid").await, (201, "paid".to_owned(), true));
+        store.close().await.unwrap();
+    };
+    refuses(AnyStore::new(opened(&url).await)).await;
+    to.with(async |store| refuses(store.clone()).await).await;
+}
+
 /// No call lists a released row, whose fence may be ahead of the clock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fences_go_on_above_those_of_keys_that_were_released_in_redis() {
