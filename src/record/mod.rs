@@ -30,8 +30,8 @@
 //!    mistaken for a step of a later one. `ForgetAnswer` alone keeps the fence: a late copy of the run's end has to
 //!    find it taken. Refused, its outcome would be kept as disputed, although it was deleted.
 //! 4. The outcome of a run is not thrown away because the run was thought dead: a completion that names the run's own
-//!    fence is accepted until the operation is taken over or settled. It is accepted even if the claim was lost: if
-//!    there is nothing, or the tombstone of a record with an older fence. So is an interruption that says what to
+//!    fence is accepted until the operation is taken over or settled. It is accepted even if the run was lost: if there
+//!    is nothing, or a record or the tombstone of one with an older fence. So is an interruption that says what to
 //!    record.
 //! 5. A transition that ends a run gets the same reply when it is sent again. A transition that takes an operation
 //!    over, asks about it or settles it is refused the second time; the record shows what the first one did.

@@ -29,13 +29,11 @@ impl<'a, O> Current<'a, O> {
         if let Self::Held(record) = self { Some(record) } else { None }
     }
 
-    /// Returns whether the claim that took `fence` was lost by a failover: there is nothing, or the tombstone of
-    /// something older.
+    /// Returns whether what took `fence` was lost by a failover: there is nothing, or something older.
     fn has_lost(&self, fence: Fence) -> bool {
         match self {
             Self::Absent => true,
-            Self::Released(tombstone) => *tombstone < fence,
-            Self::Held(_) => false,
+            Self::Released(older) | Self::Held(Record { fence: older, .. }) => *older < fence,
         }
     }
 }
@@ -171,7 +169,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 // The run is another process's: a record that is done names no run.
                 _ => refused(),
             },
-            // The record is of another run, done, or gone. If a failover has lost the claim, the end is written anew.
+            // The record is of another run, done, or gone. If a failover has lost the run, the end is written anew.
             _ => match lost.filter(|_| current.has_lost(fence)) {
                 Some(Lost { operation, attempt, policy, retention }) => {
                     let state = State::Interrupted { policy, run: fence, cause };
@@ -225,7 +223,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         Current::Held(record) if record.run().is_none() && record.fence == hold.fence => {
             (Change::Nothing, Reply::Taken)
         }
-        // The operation was taken over, settled or freed since. An absent record counts as lost above.
+        // The operation was taken over, settled or freed since. What was lost is written anew, above.
         Current::Held(_) | Current::Released(_) | Current::Absent => refused(),
     }
 }

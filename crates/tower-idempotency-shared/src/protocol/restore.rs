@@ -5,8 +5,9 @@
 //!
 //! A completed record neither changes nor disappears before it expires, unless an operator has it or its answer
 //! forgotten, which leaves a tombstone or a consumed row under its fence. So if it is missing in a server that has
-//! replaced another one, it was lost. If there is a record under another fence in its place, the operation has run
-//! again, and the outcome is disputed.
+//! replaced another one, it was lost. So it was if there is a record with an older fence in its place: that of a run
+//! which was taken over, or of an interruption which was settled. If there is one with a later fence, the operation has
+//! run again, and the outcome is disputed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +48,7 @@ impl<B: Backend> Protocol<B> {
             if self.cache.is_forgotten(&id, fence) {
                 return Ok(());
             }
-            // `step` writes a missing record anew. If it is refused, it keeps the outcome as disputed.
+            // `step` writes a lost record anew. If it is refused, it keeps the outcome as disputed.
             let Applied { reply, record: other } = self.step(id, &Transition::Complete(completion)).await?;
             if reply == Reply::Refused && other.is_some() {
                 // The operation's new run counts.

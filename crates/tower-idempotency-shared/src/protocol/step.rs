@@ -41,7 +41,7 @@ struct PlannedWrite {
     /// What the record becomes. `None` if it is released.
     draft: Option<Draft<Bytes>>,
     reply: Reply,
-    /// `true` if there was no record.
+    /// `true` if there was no record, or an older one than the transition names: a failover has lost it.
     is_new: bool,
 }
 
@@ -178,7 +178,9 @@ impl<B: Backend> Protocol<B> {
                 (write.ok_or_else(|| internals::unavailable("the record can't be encoded"))?, Some(draft))
             }
         };
-        Ok(Planned::Write(PlannedWrite { write, draft, reply, is_new: record.is_none() }))
+        let named = draft.as_ref().and_then(|draft| draft.fence);
+        let is_new = record.is_none_or(|record| named > Some(record.fence));
+        Ok(Planned::Write(PlannedWrite { write, draft, reply, is_new }))
     }
 
     /// Returns what this process knows of the row before it sends anything. A claim expects no row, and finds out by

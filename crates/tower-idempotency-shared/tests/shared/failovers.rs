@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use testkit::lab::operator::Operated as _;
+use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::{Lab, hold, id, post, settle};
 use testkit::{Answer, Gate};
 use tower_idempotency::internals::{Records as _, State};
+use tower_idempotency::operations::Applied;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 use tower_idempotency_shared::Kind;
 
-use crate::world::{Effects, LEASE, disputed, two};
+use crate::world::{Effects, LEASE, disputed, lapse, process, two};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -55,6 +56,35 @@ async fn a_lost_outcome_is_put_back(then: impl FnOnce(&MemoryBackend)) {
     tokio::time::sleep(LEASE).await;
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+// Seeded faults: an older record counts as one that has run again, whether it is running or interrupted.
+#[tokio::test(start_paused = true)]
+async fn trap_138_an_outcome_is_put_back_over_the_row_from_before_a_take_over_or_a_settlement() {
+    for policy in [OnInterrupted::Rerun, OnInterrupted::Refuse] {
+        let [(here, one), (there, other)] = two().await;
+        let (effects, gate) = (Effects::default(), Gate::default());
+        let _cut = effects.behind(IdempotencyLayer::new(one).on_interrupted(policy), &gate).spawn(post("k", "a"));
+        gate.arrival().await;
+        lapse(&here).await;
+        there.database().replication(Replication::Behind);
+        let (server, operated) = (effects.server(&other, policy), IdempotencyLayer::new(other.clone()));
+        if policy == OnInterrupted::Refuse {
+            let listed = operated.interrupted(1).await.unwrap().remove(0);
+            let settled = operated.resolve(listed.id, listed.fence, answer("effect 2")).await;
+            assert_eq!(settled.unwrap(), Applied::Done);
+        }
+        assert_eq!(server.post("k", "a").await.text(), "effect 2");
+        let before = effects.count();
+        there.database().fail_over();
+        there.database().replication(Replication::InStep);
+        // The process notices that another server answers.
+        tokio::time::sleep(LEASE).await;
+        let third = process(&there.another_process()).await;
+        let replay = effects.server(&third, policy).post("k", "a").await;
+        assert_eq!((replay.text(), effects.count()), ("effect 2", before), "{policy:?}");
+        assert_eq!((disputed(&third).await.len(), operated.stats().lost), (0, 1), "{policy:?}");
+    }
 }
 
 // A seeded fault: the store does not put back the outcome that a failover has lost.
