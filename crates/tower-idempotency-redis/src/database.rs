@@ -12,7 +12,7 @@ use super::builder::RedisBackendBuilder;
 use super::connection::connect::send;
 use super::connection::pool::{Lent, Pool};
 use super::error::{Called, MAXMEMORY, is_elsewhere, meaning, unreadable};
-use super::guarantee::Setup;
+use super::guarantee::{Limit, Setup};
 use super::script::{Call, Keys, Scripts};
 use super::wire::{answer, time};
 
@@ -26,8 +26,7 @@ pub(crate) struct Database {
     pub(crate) settings: RedisBackendBuilder,
     pub(crate) pool: Pool,
     pub(crate) keys: Keys,
-    /// The limit that is reached, as `Backend::full` names it, if one is: new keys are refused.
-    pub(crate) limit: watch::Sender<Option<&'static str>>,
+    pub(crate) limit: watch::Sender<Limit>,
     pub(crate) scripts: Scripts,
     /// A number of this process, for a namespace that has no marker yet.
     pub(crate) process: String,
@@ -47,7 +46,7 @@ impl Database {
         self.note(setup.limit(durability, accepted, last));
     }
 
-    fn note(&self, limit: Option<&'static str>) {
+    fn note(&self, limit: Limit) {
         if self.limit.send_replace(limit) != limit {
             tracing::warn!(target: "tower_idempotency", ?limit, "Redis has reached a limit, or not any more");
         }
@@ -84,9 +83,8 @@ impl Database {
         if is_elsewhere || short.is_some() && answered.is_ok() {
             self.pool.drop_all();
         }
-        if matches!(answered, Err(BackendError::Full(_))) {
-            let last = *self.limit.borrow();
-            self.note(last.or(Some(MAXMEMORY)));
+        if matches!(answered, Err(BackendError::Full(_))) && self.limit.borrow().is_none() {
+            self.note(Some(MAXMEMORY));
         }
         let answered = answered?;
         short.map_or(Ok(answered), |short| Err(BackendError::Uncertain(short.into())))

@@ -9,7 +9,9 @@ use super::error::{MAXMEMORY, NotConnected, Opened, RedisError, unsupported};
 /// The share of the memory from which on new keys are refused, in hundredths.
 const FULL: u64 = 95;
 
-/// The limit that is reached when the server keeps less than what was asked for.
+/// The limit that is reached, as `Backend::full` names it, if one is: new keys are refused.
+pub(crate) type Limit = Option<&'static str>;
+/// That of a server which keeps less than what was asked for.
 const DURABILITY: &str = "durability";
 
 /// What a Valkey before 9.1 may lose. Which other releases, and which of Redis, mend the fault is not known here.
@@ -93,14 +95,15 @@ impl Setup {
     /// has never rewritten its file, nothing says whether there is one.
     pub(crate) fn makes_file(&self) -> bool {
         let was_replica = !self.is("second_repl_offset", "-1") && !self.is("second_repl_offset", "unknown");
-        self.rewrites() && (self.is("aof_base_size", "0") || was_replica)
+        // A rewrite of a file that is there is not scheduled again at once.
+        let has_failed = self.is("aof_rewrite_scheduled", "1") && self.is("aof_last_bgrewrite_status", "err");
+        has_failed || self.rewrites() && (self.is("aof_base_size", "0") || was_replica)
     }
 
     /// Returns whether the append-only file is written anew, or was not at the last try.
     fn rewrites(&self) -> bool {
-        let is_so =
-            [("aof_rewrite_in_progress", "1"), ("aof_rewrite_scheduled", "1"), ("aof_last_bgrewrite_status", "err")];
-        is_so.iter().any(|(name, value)| self.is(name, value))
+        let is = |name| self.is(name, "1");
+        is("aof_rewrite_in_progress") || is("aof_rewrite_scheduled") || self.is("aof_last_bgrewrite_status", "err")
     }
 
     /// Returns why the store would not keep what it promises, if it would not, and the limit for new keys then, as
@@ -116,12 +119,7 @@ impl Setup {
     }
 
     /// Returns why new keys are refused, if they are, and were at the last look.
-    pub(crate) fn limit(
-        &self,
-        durability: Durability,
-        accepted: Accepted,
-        last: Option<&'static str>,
-    ) -> Option<&'static str> {
+    pub(crate) fn limit(&self, durability: Durability, accepted: Accepted, last: Limit) -> Limit {
         let bytes = |name| self.0.get::<u64>(name).unwrap_or(0);
         let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
         // A server that deletes others' keys is always full, and takes new ones all the same.
@@ -264,6 +262,8 @@ mod tests {
                 // It was not made, or will be.
                 "aof_enabled:1\r\naof_base_size:0\r\naof_last_bgrewrite_status:err",
                 "aof_enabled:1\r\naof_base_size:0\r\naof_rewrite_scheduled:1",
+                // It was off, and the disk is full.
+                "aof_enabled:1\r\naof_base_size:9\r\naof_rewrite_scheduled:1\r\naof_last_bgrewrite_status:err",
             ] {
                 assert_eq!(setup(info, Some("always")).limit(durability, ALL, None), Some("durability"), "{info}");
             }

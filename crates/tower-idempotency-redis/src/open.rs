@@ -1,6 +1,7 @@
 //! How a builder becomes a backend.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::pipe;
@@ -55,7 +56,8 @@ impl RedisBackendBuilder {
 async fn attempt(backend: &RedisBackend) -> Opened<()> {
     let database = &backend.database;
     // The connection's own errors say more than those of a call.
-    let setup = database.pool.connector.connect(0).await?.setup;
+    let generation = database.pool.generation.load(Ordering::SeqCst);
+    let setup = database.pool.connector.connect(generation).await?.setup;
     let RedisBackendBuilder { durability, accepted, .. } = database.settings;
     if let Some((error, setup)) = setup.and_then(|setup| Some((setup.fault(durability, accepted)?.1, setup))) {
         let is_passing = setup.makes_file() && matches!(error, RedisError::NotDurable { .. });

@@ -57,48 +57,35 @@ pub(crate) fn listed(value: Value) -> Called<Row> {
 
 /// The row in these bytes. One that this release can't read is of another kind: its key is refused, no write meets what
 /// it expects, and a tool names it. A later release may have written it, or a hand.
-fn parsed(id: RecordId, bytes: Bytes) -> Row {
-    let never = Timestamp::from_millis(u64::MAX);
-    let unknown = || Row {
-        id,
-        token: Token([0; 16]),
-        fence: Fence(0),
-        kind: Kind::Other(0),
-        session: None,
-        until: None,
-        began: Timestamp::from_millis(0),
-        since: Timestamp::from_millis(0),
-        expires: never,
-        state: Bytes::new(),
-    };
-    known(id, bytes).unwrap_or_else(unknown)
-}
-
-fn known(id: RecordId, mut state: Bytes) -> Option<Row> {
+fn parsed(id: RecordId, mut state: Bytes) -> Row {
     let header = state.split_to(state.len().min(HEADER));
-    if header.len() < HEADER || header[0] != VERSION {
-        return None;
-    }
+    let mut is_known = header.len() == HEADER && header[0] == VERSION;
+    let header = if is_known { &header[..] } else { &[b'0'; HEADER] };
+    let mut number = |from: usize, most: u64| {
+        let number = digits(&header[from..from + 20]).filter(|number| *number <= most);
+        is_known &= number.is_some();
+        number.unwrap_or(0)
+    };
+    // No database takes a greater fence.
+    let fence = Fence(number(17, i64::MAX as u64));
+    let mut time = |from| Timestamp::from_millis(number(from, u64::MAX));
+    let (began, since, expires) = (time(96), time(116), time(136));
+    let until = (header[76..96] != *NONE.as_bytes()).then(|| time(76));
     let (mut token, mut session) = ([0; 16], [0; 32]);
     token.copy_from_slice(&header[1..17]);
     session.copy_from_slice(&header[44..76]);
-    let time = |from: usize| number(&header[from..from + 20]).map(Timestamp::from_millis);
-    Some(Row {
-        id,
-        token: Token(token),
-        // No database takes a greater one.
-        fence: number(&header[17..37]).filter(|fence| i64::try_from(*fence).is_ok()).map(Fence)?,
-        kind: Kind::of(number(&header[37..43])?),
-        session: (header[43] == b'1').then_some(RecordId::from_bytes(session)),
-        until: if header[76..96] == *NONE.as_bytes() { None } else { Some(time(76)?) },
-        began: time(96)?,
-        since: time(116)?,
-        expires: time(136)?,
-        state,
-    })
+    let (token, session) = (Token(token), (header[43] == b'1').then_some(RecordId::from_bytes(session)));
+    match digits(&header[37..43]).map(Kind::of).filter(|_| is_known) {
+        Some(kind) => Row { id, token, fence, kind, session, until, began, since, expires, state },
+        None => {
+            let (token, kind, expires) = (Token([0; 16]), Kind::Other(0), Timestamp::from_millis(u64::MAX));
+            let (session, until, state) = (None, None, Bytes::new());
+            Row { id, token, fence, kind, session, until, began, since, expires, state }
+        }
+    }
 }
 
-fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
+fn digits<T: FromStr>(digits: &[u8]) -> Option<T> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -197,7 +184,7 @@ mod tests {
         for value in [0, 1, 9_007_199_254_740_993, u64::MAX] {
             let mut text = Vec::new();
             number_or_none(&mut text, Some(value));
-            assert_eq!((text.len(), number(&text)), (NONE.len(), Some(value)));
+            assert_eq!((text.len(), digits(&text)), (NONE.len(), Some(value)));
         }
     }
 

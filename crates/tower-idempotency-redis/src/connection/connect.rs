@@ -72,17 +72,17 @@ impl Connector {
             setup.check_server()?;
             Ok(Connection { commands, run_id: setup.get("run_id"), setup: Some(setup), generation, task })
         };
-        self.at_primary(talk).await
+        self.at_primary(generation, talk).await
     }
 
-    /// Connects to hear what is published.
-    pub(crate) async fn listen(&self, channel: &str) -> Opened<PubSub> {
+    /// Connects to hear what is published, and asks the host with this number first.
+    pub(crate) async fn listen(&self, channel: &str, first: u64) -> Opened<PubSub> {
         let talk = |host: String| async move {
             let mut listener = PubSub::new(&self.login, self.stream(&host).await?).await.map_err(not_connected)?;
             listener.subscribe(channel).await.map_err(not_connected)?;
             Ok(listener)
         };
-        self.at_primary(talk).await
+        self.at_primary(first, talk).await
     }
 
     /// Opens a stream to `host`, which is a name and a port. The name is resolved anew: it may be of another server

@@ -24,7 +24,8 @@ pub(crate) struct Pool {
     renewals: Semaphore,
     // The one that was used last is used first: those that aren't needed stay idle.
     idle: Mutex<Vec<Connection>>,
-    generation: AtomicU64,
+    /// Changes when a primary is left.
+    pub(crate) generation: AtomicU64,
     /// Notified when all connections are dropped. The listener of changes connects anew then.
     pub(crate) dropped: Arc<Notify>,
 }

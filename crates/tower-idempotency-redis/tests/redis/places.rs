@@ -1,7 +1,7 @@
 //! The primary of a name: what sentinels say, and the node that has a slot of a cluster.
 
 use testkit::process::until;
-use tower_idempotency_redis::RedisBackend;
+use tower_idempotency_redis::{Durability, RedisBackend};
 use tower_idempotency_shared::{BackendError, Clocks, Write};
 
 use crate::lab::{RedisServer, at, builder, claim, cluster, complete, get, id, is_done, own_server, pair, put};
@@ -66,6 +66,31 @@ async fn trap_135_a_node_that_only_reads_is_not_taken_for_the_primary() {
     let write = claim(id(1));
     settled(&backend, &write).await;
     assert!(!nodes[0].say("DBSIZE").starts_with(":0"));
+}
+
+/// It has lost its list of nodes, and takes itself for the primary of all slots. No replica follows it any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trap_139_a_node_whose_writes_reach_no_replica_is_left_for_the_next_host() {
+    let promise = "that a node without its replicas is left";
+    let Some(nodes) = cluster(promise, 1).await else { return };
+    let node = || own_server(promise, &["cluster-enabled yes"]).unwrap();
+    let (alone, replica, primary) = (node(), node(), &nodes[0]);
+    alone.say("CLUSTER ADDSLOTSRANGE 0 16383");
+    replica.say(&format!("CLUSTER MEET {} {}", primary.address().ip(), primary.address().port()));
+    let name = primary.say("CLUSTER MYID").lines().nth(1).unwrap().to_owned();
+    until("it follows", async || replica.say(&format!("CLUSTER REPLICATE {name}")).starts_with("+OK")).await;
+    until("the replica is there", async || primary.say("INFO replication").contains("state=online")).await;
+    until("the node counts itself as whole", async || alone.say("CLUSTER INFO").contains("cluster_state:ok")).await;
+    let replicated = |hosts: &[&RedisServer]| {
+        let builder = at("cluster", hosts, "", "foo").open_within(std::time::Duration::from_secs(5));
+        builder.durability(Durability::Replicas { count: 1, fsync: false }).unwrap()
+    };
+    let refused = replicated(&[&alone]).open().await.unwrap_err().to_string();
+    assert!(refused.contains("0 of 1 replicas"), "the control: {refused}");
+    let backend = replicated(&[&alone, primary]).open().await.unwrap();
+    let write = claim(id(1));
+    settled(&backend, &write).await;
+    assert!(is_done(get(&builder(&primary.url(), "foo").open().await.unwrap(), id(1)).await.unwrap().as_ref(), &write));
 }
 
 /// The slot is another node's from now on. The first call is refused, and the next one goes there.

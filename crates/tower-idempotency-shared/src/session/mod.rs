@@ -108,8 +108,8 @@ impl<B: Backend> Sessions<B> {
                     self.slots.telemetry.happened(Event::Lease(LeaseChange::Lost));
                     tracing::error!(
                         target: "tower_idempotency",
-                        "another process took this one for dead, as its lease was not renewed in time; runs of this \
-                         process that no other has taken over may still end"
+                        "another process took this one for dead, as its lease was not renewed in time, or the database \
+                         has lost its session; runs of this process that no other has taken over may still end"
                     );
                 }
             }
