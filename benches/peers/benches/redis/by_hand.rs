@@ -16,10 +16,24 @@ use testkit::bench::exchange::KEY;
 /// The longest wait for the replica, in milliseconds: the store's default.
 const WAIT: u64 = 1_000;
 
-/// Returns the handler between its claim, by `SET` with `NX`, and its record, by `SET`. With `waits`, each has a `WAIT`
-/// for one replica in its pipeline. It has no layer, no fingerprint, no duplicates, no expiry, no lists, and no
-/// interrupted runs.
-pub(crate) async fn minimum(length: usize, url: &str, connections: usize, waits: bool) -> Router {
+/// How a claim and a record are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By `SET` with `NX`, and by `SET`.
+    Set,
+    /// The same, and each has a `WAIT` for one replica in its pipeline.
+    SetAndWait,
+    /// By a script that only reads a header and sets the row: what any store has that judges rows in scripts.
+    Script,
+}
+
+const SCRIPT: &str = "local head = redis.call('GETRANGE', KEYS[1], 0, 155)
+if (ARGV[2] == '1') == (head ~= '') then return redis.error_reply('TAKEN it is not as expected') end
+return redis.call('SET', KEYS[1], ARGV[1])";
+
+/// Returns the handler between its claim and its record. It has no layer, no fingerprint, no duplicates, no expiry, no
+/// lists, and no interrupted runs.
+pub(crate) async fn minimum(length: usize, url: &str, connections: usize, way: Way) -> Router {
     let address = url.into_connection_info().expect("a URL");
     // As the store has it. By default, small writes wait for each other.
     let client = Client::open(address.set_tcp_settings(TcpSettings::default().set_nodelay(true))).expect("a URL");
@@ -29,7 +43,9 @@ pub(crate) async fn minimum(length: usize, url: &str, connections: usize, waits:
         let connected = client.get_multiplexed_async_connection_with_config(&config).await;
         all.push(Arc::new(connected.expect("the server answers")));
     }
-    let connections = Connections { all: all.into(), waits };
+    let mut first = MultiplexedConnection::clone(&all[0]);
+    let script: String = cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut first).await.expect("it is loaded");
+    let connections = Connections { all: all.into(), way, script: script.into() };
     let body = Bytes::from(vec![b'x'; length]);
     let charge = async move |State(connections): State<Connections>, headers: HeaderMap| {
         let key = headers[KEY].to_str().expect("text");
@@ -45,30 +61,34 @@ pub(crate) async fn minimum(length: usize, url: &str, connections: usize, waits:
 #[derive(Clone)]
 struct Connections {
     all: Arc<[Arc<MultiplexedConnection>]>,
-    waits: bool,
+    way: Way,
+    /// The script's digest.
+    script: Arc<str>,
 }
 
 impl Connections {
     /// Sets a key, and first finds that it is new if it `is_claim`.
     async fn set(&self, key: &str, value: &[u8], is_claim: bool) {
-        let mut set = cmd("SET");
-        set.arg(key).arg(value);
-        if is_claim {
-            set.arg("NX");
+        let mut set = if self.way == Way::Script { cmd("EVALSHA") } else { cmd("SET") };
+        if self.way == Way::Script {
+            set.arg(&*self.script).arg(1).arg(key).arg(value).arg(u8::from(is_claim));
+        } else {
+            set.arg(key).arg(value).arg(is_claim.then_some("NX"));
         }
         let mut pipeline = Pipeline::new();
         pipeline.add_command(set);
-        if self.waits {
+        let waits = self.way == Way::SetAndWait;
+        if waits {
             pipeline.cmd("WAIT").arg(1).arg(WAIT);
         }
         // The first one of those with the fewest calls: one client has one connection, as it has of the store.
         let least = self.all.iter().min_by_key(|connection| Arc::strong_count(connection));
         let used = Arc::clone(least.expect("there is one"));
         let mut connection = MultiplexedConnection::clone(&used);
-        let answers = connection.send_packed_commands(&pipeline, 0, 1 + usize::from(self.waits)).await;
+        let answers = connection.send_packed_commands(&pipeline, 0, 1 + usize::from(waits)).await;
         drop(used);
         let answers = answers.expect("it is answered");
         assert!(matches!(answers[0], Value::Okay), "each key is new: {answers:?}");
-        assert!(!self.waits || matches!(answers[1], Value::Int(1..)), "the replica has it: {answers:?}");
+        assert!(!waits || matches!(answers[1], Value::Int(1..)), "the replica has it: {answers:?}");
     }
 }

@@ -9,7 +9,7 @@ use testkit::bench::exchange::{SMALL, protected};
 use tower_idempotency::OnInterrupted;
 use tower_idempotency_redis::{Durability, RedisBackend, RedisStore};
 
-use crate::by_hand::minimum;
+use crate::by_hand::{Way, minimum};
 
 /// The number of connections of a contender: the backend's default.
 const CONNECTIONS: usize = 8;
@@ -22,6 +22,7 @@ pub(crate) enum Contender {
     Ours,
     /// Two commands, and nothing else.
     ByHand,
+    ByHandInScripts,
     /// Each write waits for a replica.
     OursReplicated,
     ByHandReplicated,
@@ -41,6 +42,7 @@ impl Contender {
         match self {
             Self::Ours => "ours",
             Self::ByHand => "minimum by hand",
+            Self::ByHandInScripts => "minimum by hand, scripts",
             Self::OursReplicated => "ours, one replica",
             Self::ByHandReplicated => "minimum by hand, WAIT 1",
             Self::OnPostgres => "ours on PostgreSQL",
@@ -51,9 +53,10 @@ impl Contender {
     pub(crate) async fn app(self, url: &str) -> Router {
         match self {
             Self::Ours => protected(SMALL, store(url, Durability::Memory).await, OnInterrupted::Refuse),
-            Self::ByHand => minimum(SMALL, url, CONNECTIONS, false).await,
+            Self::ByHand => minimum(SMALL, url, CONNECTIONS, Way::Set).await,
+            Self::ByHandInScripts => minimum(SMALL, url, CONNECTIONS, Way::Script).await,
             Self::OursReplicated => protected(SMALL, store(url, ONE_REPLICA).await, OnInterrupted::Refuse),
-            Self::ByHandReplicated => minimum(SMALL, url, CONNECTIONS, true).await,
+            Self::ByHandReplicated => minimum(SMALL, url, CONNECTIONS, Way::SetAndWait).await,
             Self::OnPostgres => protected(SMALL, postgres(url).await, OnInterrupted::Refuse),
         }
     }
