@@ -29,11 +29,13 @@ impl<'a, O> Current<'a, O> {
         if let Self::Held(record) = self { Some(record) } else { None }
     }
 
-    /// Returns whether what took `fence` was lost by a failover: there is nothing, or something older.
+    /// Returns whether what took `fence` was lost by a failover: there is nothing, or something older. A record that is
+    /// done does not change, whatever its fence.
     fn has_lost(&self, fence: Fence) -> bool {
         match self {
             Self::Absent => true,
-            Self::Released(older) | Self::Held(Record { fence: older, .. }) => *older < fence,
+            Self::Released(older) => *older < fence,
+            Self::Held(older) => older.run().is_some() && older.fence < fence,
         }
     }
 }

@@ -7,8 +7,8 @@ use super::connect::{Connector, Place, in_time};
 use crate::error::{NotConnected, Opened, not_connected};
 
 impl Connector {
-    /// Talks to the primary, of which the host with the number `first` is asked first. One that is named by a sentinel or a node which knows no better may be none any more: then
-    /// the next of them is asked.
+    /// Talks to the primary, and asks the host with the number `first` first. One that is named by a sentinel or a node
+    /// which knows no better may be none any more: then the next of them is asked.
     pub(crate) async fn at_primary<T, F: Future<Output = Opened<T>>>(
         &self,
         first: u64,

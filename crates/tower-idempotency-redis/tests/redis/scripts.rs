@@ -76,8 +76,8 @@ async fn a_write_that_meets_a_script_without_end_is_not_done() {
     assert!(is_done(lab.put(&write).await.unwrap().as_ref(), &write));
 }
 
-/// Another program has made a key of that name, a later release has written the row, or a hand has edited it. Nothing is
-/// written over it, it is named, and other rows are read and written.
+/// Another program has made a key of that name, a later release has written the row, or a hand has edited it. Nothing
+/// is written over it, it is named, and other rows are read and written.
 #[tokio::test]
 async fn a_key_that_is_no_row_of_this_release_is_named_and_left_alone() {
     let Some(server) = own_server("what a foreign key does", &[]) else { return };

@@ -5,9 +5,9 @@
 //!
 //! A completed record neither changes nor disappears before it expires, unless an operator has it or its answer
 //! forgotten, which leaves a tombstone or a consumed row under its fence. So if it is missing in a server that has
-//! replaced another one, it was lost. So it was if there is a record with an older fence in its place: that of a run
-//! which was taken over, or of an interruption which was settled. If there is one with a later fence, the operation has
-//! run again, and the outcome is disputed.
+//! replaced another one, it was lost. So it was if there is a record with an older fence in its place that is not done:
+//! that of a run which was taken over, or of an interruption which was settled. If there is another one, the operation
+//! has run again, or its forgotten outcome is back, and this outcome is disputed.
 
 use std::sync::Arc;
 use std::time::Duration;
