@@ -88,7 +88,7 @@ impl Commitment {
     #[must_use]
     pub fn completion<O>(&self, outcome: O) -> Completion<O> {
         let (operation, hold, retention) = (self.operation.clone(), self.hold, self.retention);
-        Completion { operation, hold, result: RunResult::Outcome(outcome), retention }
+        Completion { operation, hold, result: RunResult::Outcome(outcome), retention, began: None }
     }
 
     /// Marks the transaction as sent. Returns `false` if one was sent or committed before, or the run is closed.

@@ -36,7 +36,7 @@ impl<St: Store> Holder<'_, St> {
             }
         };
         let (operation, retention) = (self.operation.clone(), policy.kept());
-        Transition::Complete(Completion { operation, hold: self.hold, result, retention })
+        Transition::Complete(Completion { operation, hold: self.hold, result, retention, began: None })
     }
 
     /// Returns the transition that records a run that was claimed under this policy, and whose end is unknown for this

@@ -31,8 +31,9 @@
 //!    find it taken. Refused, its outcome would be kept as disputed, although it was deleted.
 //! 4. The outcome of a run is not thrown away because the run was thought dead: a completion that names the run's own
 //!    fence is accepted until the operation is taken over or settled. It is accepted even if the run was lost: if there
-//!    is nothing, or one that is not done, or a tombstone, with an older fence. So is an interruption that says what to
-//!    record.
+//!    is nothing, or the tombstone of a record with an older fence. So is an interruption that says what to
+//!    record. A shared store that puts an outcome back after a failover also does so over an older record of the same
+//!    operation that is not done.
 //! 5. A transition that ends a run gets the same reply when it is sent again. A transition that takes an operation
 //!    over, asks about it or settles it is refused the second time; the record shows what the first one did.
 //! 6. A record keeps the policy of its latest claim ([`ClaimPolicy`]). An interrupted operation runs again because the

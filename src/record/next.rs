@@ -29,13 +29,13 @@ impl<'a, O> Current<'a, O> {
         if let Self::Held(record) = self { Some(record) } else { None }
     }
 
-    /// Returns whether what took `fence` was lost by a failover: there is nothing, or something older. A record that is
-    /// done does not change, whatever its fence.
+    /// Returns whether the claim that took `fence` was lost by a failover: there is nothing, or the tombstone of
+    /// something older.
     fn has_lost(&self, fence: Fence) -> bool {
         match self {
             Self::Absent => true,
-            Self::Released(older) => *older < fence,
-            Self::Held(older) => older.run().is_some() && older.fence < fence,
+            Self::Released(tombstone) => *tombstone < fence,
+            Self::Held(_) => false,
         }
     }
 }
@@ -171,7 +171,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 // The run is another process's: a record that is done names no run.
                 _ => refused(),
             },
-            // The record is of another run, done, or gone. If a failover has lost the run, the end is written anew.
+            // The record is of another run, done, or gone. If a failover has lost the claim, the end is written anew.
             _ => match lost.filter(|_| current.has_lost(fence)) {
                 Some(Lost { operation, attempt, policy, retention }) => {
                     let state = State::Interrupted { policy, run: fence, cause };
@@ -211,13 +211,18 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
 
 /// Decides what follows when a run ends with an outcome, or with one that cannot be stored.
 fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>, Reply) {
-    let Completion { operation, hold, result, retention } = completion;
+    let Completion { operation, hold, result, retention, began } = completion;
     let state = match result {
         RunResult::Outcome(outcome) => State::Completed { outcome },
         RunResult::Consumed { status } => State::Consumed { status },
     };
     match current {
         _ if current.has_lost(hold.fence) => put(Draft::anew(operation, hold, retention, state)),
+        // A failover has brought back what was there before the operation was taken over or settled. The fence alone
+        // does not say so: with a clock that was ahead, a later run of the key has a smaller one.
+        Current::Held(it) if it.run().is_some() && it.fence < hold.fence && Some(it.began) == began => {
+            put(Draft::anew(operation, hold, retention, state))
+        }
         Current::Held(record) if record.run() == Some(hold.fence) => {
             put(Draft::ended(record, Some(record.fence), retention, state))
         }
@@ -225,7 +230,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         Current::Held(record) if record.run().is_none() && record.fence == hold.fence => {
             (Change::Nothing, Reply::Taken)
         }
-        // The operation was taken over, settled or freed since. What was lost is written anew, above.
+        // The operation was taken over, settled or freed since, or is done. An absent record counts as lost above.
         Current::Held(_) | Current::Released(_) | Current::Absent => refused(),
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::cause::Cause;
 use super::operation::Operation;
 use super::state::{ClaimPolicy, Fence, Record, State};
+use crate::clock::Timestamp;
 
 /// A step of an operation, which a store is asked to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +111,9 @@ pub struct Completion<O = Bytes> {
     pub result: RunResult<O>,
     /// The time for which the end is kept, from now.
     pub retention: Duration,
+    /// The time at which the operation began, if its record is put back: over an older one of the same operation that
+    /// is not done, which a failover has brought back.
+    pub began: Option<Timestamp>,
 }
 
 /// The end of a run, if that has to be kept.
@@ -163,12 +167,12 @@ impl<O> Transition<O> {
             Self::Claim(claim) => Transition::Claim(claim),
             Self::Reclaim(claim, fence, reason) => Transition::Reclaim(claim, fence, reason),
             Self::Inquire { fence, bound } => Transition::Inquire { fence, bound },
-            Self::Complete(Completion { operation, hold, result, retention }) => {
+            Self::Complete(Completion { operation, hold, result, retention, began }) => {
                 let result = match result {
                     RunResult::Outcome(outcome) => RunResult::Outcome(form(outcome)),
                     RunResult::Consumed { status } => RunResult::Consumed { status },
                 };
-                Transition::Complete(Completion { operation, hold, result, retention })
+                Transition::Complete(Completion { operation, hold, result, retention, began })
             }
             Self::Release(fence) => Transition::Release(fence),
             Self::Interrupt { fence, cause, lost } => Transition::Interrupt { fence, cause, lost },

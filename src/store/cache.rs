@@ -189,7 +189,7 @@ mod tests {
         let operation = Operation { id: id(0), fingerprint: Fingerprint::of(b"1"), origin: Origin::default() };
         let hold = Hold { fence: Fence(1), attempt: 1 };
         let (result, retention) = (RunResult::Outcome(Bytes::from(vec![0; 300])), Duration::from_secs(1));
-        let completion = Completion { operation, hold, result, retention };
+        let completion = Completion { operation, hold, result, retention, began: None };
         match next(Current::Absent, Transition::Complete(completion)).0 {
             Change::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0), Timestamp::from_millis(0)),
             change => panic!("{change:?}"),

@@ -10,7 +10,7 @@ use tower_idempotency::{Fence, RecordId};
 
 use crate::clocks::Clocks;
 use crate::database::Put;
-use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, RETENTION, Row, Run, Session, TIMEOUT};
+use crate::rows::{BEGAN, BOUND, FINGERPRINT, INTERRUPTED_RETENTION, RETENTION, Row, Run, Session, TIMEOUT};
 
 /// The process and the key of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,11 +194,11 @@ impl Job {
             Self::Ask { fence } => Transition::Inquire { fence: Fence(fence), bound: BOUND },
             Self::Complete { fence, run } | Self::Restore { fence, run, .. } => {
                 let (hold, result) = (Hold { fence: Fence(fence), attempt: 1 }, RunResult::Outcome(run));
-                let retention = match self {
-                    Self::Restore { left, .. } => Duration::from_millis(left),
-                    _ => RETENTION,
+                let (retention, began) = match self {
+                    Self::Restore { left, .. } => (Duration::from_millis(left), Some(BEGAN)),
+                    _ => (RETENTION, None),
                 };
-                Transition::Complete(Completion { operation, hold, result, retention })
+                Transition::Complete(Completion { operation, hold, result, retention, began })
             }
             Self::Interrupt { fence, by } => {
                 let lost = Lost { operation, attempt: 1, policy, retention: INTERRUPTED_RETENTION };

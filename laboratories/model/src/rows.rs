@@ -18,6 +18,8 @@ pub(crate) const TOLD_BY_HAND: Run = 99;
 pub(crate) const UNIT: Duration = Duration::from_secs(300);
 /// The time for which outcomes, runs and interrupted operations are kept, and which a question may take.
 pub(crate) const RETENTION: Duration = Duration::from_secs(600);
+/// All operations of a key count as begun together, so that more outcomes are put back than by a store.
+pub(crate) const BEGAN: Timestamp = Timestamp::from_millis(0);
 pub(crate) const BOUND: Duration = Duration::from_secs(900);
 pub(crate) const INTERRUPTED_RETENTION: Duration = Duration::from_secs(3_000);
 
@@ -195,7 +197,7 @@ impl Row {
             Kept::Released => return None,
         };
         let is_running = self.kept == Kept::Running;
-        let (began, since) = (now, now);
+        let (began, since) = (BEGAN, now);
         let expires = if is_running { None } else { Some(Timestamp::from_millis(self.expires)) };
         let (fence, fingerprint, attempt, origin) = (Fence(self.fence), *FINGERPRINT, 1, Origin::default());
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };

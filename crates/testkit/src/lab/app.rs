@@ -253,7 +253,7 @@ pub fn done(hold: Hold, outcome: impl Into<Bytes>, retention: Duration) -> Compl
     let result = RunResult::Outcome(outcome.into());
     let Hold { id, fence, attempt } = hold;
     let operation = Operation { id, fingerprint: Fingerprint::of(b"m"), origin: Origin::default() };
-    Completion { operation, hold: internals::Hold { fence, attempt }, result, retention }
+    Completion { operation, hold: internals::Hold { fence, attempt }, result, retention, began: None }
 }
 
 /// Claims `key`, which is free.

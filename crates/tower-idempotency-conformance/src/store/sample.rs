@@ -78,7 +78,7 @@ pub(crate) fn hold(id: RecordId, record: &Record) -> Hold {
 pub(super) fn end(hold: Hold, result: RunResult) -> Transition {
     let Hold { id, fence, attempt } = hold;
     let (operation, hold) = (operation(id), internals::Hold { fence, attempt });
-    Transition::Complete(Completion { operation, hold, result, retention: HOUR })
+    Transition::Complete(Completion { operation, hold, result, retention: HOUR, began: None })
 }
 
 pub(crate) fn complete(hold: Hold, outcome: impl Into<Bytes>) -> Transition {

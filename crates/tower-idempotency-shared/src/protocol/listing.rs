@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Cursor, Fence, List, ListedRecord, Page, Record, State};
+use tower_idempotency::internals::{Cursor, Fence, List, ListedRecord, Page, Record, State, unavailable};
 use tower_idempotency::store::StoreError;
 
 use super::Protocol;
@@ -153,7 +153,11 @@ impl<B: Backend> Protocol<B> {
         let page = self.database.list(alive, *position, limit.min(PAGE)).await;
         let Rows { earliest, rows, .. } = page.map_err(|error| away(Arc::new(error)))?;
         if let Some(last) = rows.last() {
-            *position = Some((last.began, last.id));
+            let next = Some((last.began, last.id));
+            if next <= *position {
+                return Err(unavailable("the database lists rows in no order, so a list would never end"));
+            }
+            *position = next;
         }
         Ok((rows, earliest))
     }

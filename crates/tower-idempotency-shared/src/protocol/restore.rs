@@ -5,9 +5,9 @@
 //!
 //! A completed record neither changes nor disappears before it expires, unless an operator has it or its answer
 //! forgotten, which leaves a tombstone or a consumed row under its fence. So if it is missing in a server that has
-//! replaced another one, it was lost. So it was if there is a record with an older fence in its place that is not done:
-//! that of a run which was taken over, or of an interruption which was settled. If there is another one, the operation
-//! has run again, or its forgotten outcome is back, and this outcome is disputed.
+//! replaced another one, it was lost. So it was if there is a record with an older fence in its place that is not done
+//! and began with it: that of a run which was taken over, or of an interruption which was settled. If there is another
+//! one, the operation has run again, or its forgotten outcome is back, and this outcome is disputed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl<B: Backend> Protocol<B> {
 
     /// Returns the completion of the run that this record is of, or `None` if the record has expired by any clock.
     fn completion(&self, id: RecordId, record: &Record) -> Option<Completion> {
-        let Record { fence, attempt, expires, .. } = *record;
+        let Record { fence, attempt, expires, began, .. } = *record;
         let latest = self.clocks().latest();
         let left = expires?.as_millis().checked_sub(latest.as_millis()).filter(|left| *left > 0)?;
         let result = match &record.state {
@@ -71,6 +71,6 @@ impl<B: Backend> Protocol<B> {
             State::Running { .. } | State::Interrupted { .. } => return None,
         };
         let (operation, hold) = (Operation::of(id, record), Hold { fence, attempt });
-        Some(Completion { operation, hold, result, retention: Duration::from_millis(left) })
+        Some(Completion { operation, hold, result, retention: Duration::from_millis(left), began: Some(began) })
     }
 }

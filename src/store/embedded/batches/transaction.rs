@@ -133,7 +133,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     ) -> Option<Record<Stored>> {
         let Completion { ref operation, hold, retention, .. } = *completion;
         let (operation, result) = (operation.clone(), RunResult::Outcome(Stored::of(outcome)));
-        let complete = Transition::Complete(Completion { operation, hold, result, retention });
+        let complete = Transition::Complete(Completion { operation, hold, result, retention, began: None });
         match record::next(Current::from(live), complete) {
             (Change::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, self.began, self.now)),
             _ => None,

@@ -163,7 +163,7 @@ fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
 fn ending<O>(hold: Hold, result: RunResult<O>) -> Completion<O> {
     let Hold { id, fence, attempt } = hold;
     let (operation, hold) = (Operation { id, ..wish().operation }, record::Hold { fence, attempt });
-    Completion { operation, hold, result, retention: HOUR }
+    Completion { operation, hold, result, retention: HOUR, began: None }
 }
 
 /// Makes a transaction for this purpose, whose answer is not awaited.

@@ -104,7 +104,7 @@ pub(crate) async fn claim(store: &AnyStore, id: RecordId) -> Hold {
 pub(crate) async fn complete(store: &AnyStore, hold: Hold, result: RunResult, retention: Duration) {
     let Hold { id, fence, attempt } = hold;
     let (operation, hold) = (operation(id), internals::Hold { fence, attempt });
-    let completion = Completion { operation, hold, result, retention };
+    let completion = Completion { operation, hold, result, retention, began: None };
     assert_eq!(store.apply(id, Transition::Complete(completion)).await.unwrap().reply, Reply::Taken);
 }
 

@@ -23,7 +23,7 @@ async fn run(store: &PostgresStore, id: RecordId) {
     let run = store.apply(id, claim(id)).await.unwrap().record.unwrap();
     let (operation, hold) = (Operation::of(id, &run), Hold { fence: run.fence, attempt: run.attempt });
     let result = RunResult::Outcome("its outcome".into());
-    let completion = Completion { operation, hold, result, retention: HOUR };
+    let completion = Completion { operation, hold, result, retention: HOUR, began: None };
     store.apply(id, Transition::Complete(completion)).await.unwrap();
 }
 
