@@ -15,7 +15,7 @@ use tower_idempotency_shared::{Answer, Backend, Clocks, Guarantee, Kind, Row, Wr
 use super::database::Database;
 use super::error::{Called, unreadable};
 use super::guarantee::Setup;
-use super::wire::{NONE, adopted, arguments, is_claim, listed, row, time};
+use super::wire::{NONE, adopted, arguments, is_claim, listed, parsed, time};
 
 /// The most rows that one script adopts: other clients wait meanwhile. A store puts as many at most.
 const ROWS: usize = 64;
@@ -133,8 +133,7 @@ impl Backend for RedisBackend {
 
     async fn guarantee(&self) -> Called<Guarantee> {
         let setup = Setup::read(self.database.command(Setup::commands()).await?).map_err(unreadable)?;
-        self.database.look(&setup);
-        Ok(setup.guarantee(self.database.settings.durability))
+        Ok(self.database.look(setup).guarantee(self.database.settings.durability))
     }
 
     /// As of the last refusal for lack of memory, or the last [`guarantee`](Self::guarantee).
@@ -190,5 +189,6 @@ fn rows_of(ids: impl ExactSizeIterator<Item = RecordId>, values: Vec<Value>) -> 
     if values.len() != ids.len() {
         return Err(unreadable("it does not have a row for each id"));
     }
-    ids.zip(values).map(|(id, value)| row(id, value)).collect()
+    let rows: Vec<Option<Vec<u8>>> = from_redis_value(Value::Array(values)).map_err(unreadable)?;
+    Ok(ids.zip(rows).map(|(id, row)| row.map(|bytes| parsed(id, bytes.into()))).collect())
 }

@@ -1,6 +1,7 @@
 //! The settings of a database.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisConnectionInfo;
@@ -41,9 +42,9 @@ impl RedisBackendBuilder {
     pub(super) const NAMESPACE: &str = "default";
 
     pub(super) fn new(place: Place, login: RedisConnectionInfo, tls: Tls) -> Self {
-        let (sentinels, within) = (RedisConnectionInfo::default(), Duration::from_millis(1500));
+        let (sentinels, within, key) = (RedisConnectionInfo::default(), Duration::from_millis(1500), String::new());
         Self {
-            connector: Connector { place, login, sentinels, tls, within, key: String::new() },
+            connector: Connector { place, login, sentinels, tls, within, key, generation: Arc::default() },
             namespace: Self::NAMESPACE.to_owned(),
             durability: Durability::LocalAof,
             accepted: Accepted::default(),

@@ -24,10 +24,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn listen(connector: Arc<Connector>, channel: String, changes: Arc<ChangeFeed>, dropped: Arc<Notify>) {
     let pauses = || pauses(Duration::from_millis(100), Duration::from_secs(10)).build();
     let mut pause = pauses();
-    for first in 0.. {
+    loop {
         // Asked for before the connection is made, so that no notice is missed.
         let is_dropped = dropped.notified();
-        match connector.listen(&channel, first).await {
+        match connector.listen(&channel).await {
             Ok(listener) => {
                 pause = pauses();
                 select(pin!(hear(listener, &changes)), pin!(is_dropped)).await;

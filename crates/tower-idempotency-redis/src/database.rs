@@ -12,7 +12,7 @@ use super::builder::RedisBackendBuilder;
 use super::connection::connect::send;
 use super::connection::pool::{Lent, Pool};
 use super::error::{Called, MAXMEMORY, is_elsewhere, meaning, unreadable};
-use super::guarantee::{Limit, Setup};
+use super::guarantee::Setup;
 use super::script::{Call, Keys, Scripts};
 use super::wire::{answer, time};
 
@@ -26,7 +26,10 @@ pub(crate) struct Database {
     pub(crate) settings: RedisBackendBuilder,
     pub(crate) pool: Pool,
     pub(crate) keys: Keys,
-    pub(crate) limit: watch::Sender<Limit>,
+    /// The limit that is reached, as `Backend::full` names it, if one is: new keys are refused.
+    pub(crate) limit: watch::Sender<Option<&'static str>>,
+    /// The run id of a server that was seen without an append-only file, until it has a whole one.
+    pub(crate) off: watch::Sender<String>,
     pub(crate) scripts: Scripts,
     /// A number of this process, for a namespace that has no marker yet.
     pub(crate) process: String,
@@ -40,13 +43,19 @@ impl Database {
     }
 
     /// Looks at how the server is set up, and notes the limit that is reached, if one is.
-    pub(crate) fn look(&self, setup: &Setup) {
-        let RedisBackendBuilder { durability, accepted, .. } = self.settings;
-        let last = *self.limit.borrow();
-        self.note(setup.limit(durability, accepted, last));
+    pub(crate) fn look(&self, mut setup: Setup) -> Setup {
+        let (RedisBackendBuilder { durability, accepted, .. }, run_id) = (&self.settings, setup.get("run_id"));
+        setup.was_off = *self.off.borrow() == run_id;
+        if setup.get("aof_enabled") == "0" {
+            self.off.send_replace(run_id);
+        } else if setup.was_off && !setup.rewrites() {
+            self.off.send_replace(String::new());
+        }
+        self.note(setup.limit(*durability, *accepted));
+        setup
     }
 
-    fn note(&self, limit: Limit) {
+    fn note(&self, limit: Option<&'static str>) {
         if self.limit.send_replace(limit) != limit {
             tracing::warn!(target: "tower_idempotency", ?limit, "Redis has reached a limit, or not any more");
         }
@@ -78,10 +87,11 @@ impl Database {
             Value::ServerError(error) => (is_elsewhere(error.code()), Err(meaning(&error))),
             value => (false, answer(value, &lent.connection.run_id)),
         };
+        let generation = lent.connection.generation;
         lent.give_back();
         // Replicas that are gone may follow another primary by now. Of a server that does nothing they say nothing.
         if is_elsewhere || short.is_some() && answered.is_ok() {
-            self.pool.drop_all();
+            self.pool.drop_all(generation);
         }
         if matches!(answered, Err(BackendError::Full(_))) && self.limit.borrow().is_none() {
             self.note(Some(MAXMEMORY));
@@ -100,10 +110,8 @@ impl Database {
 
     async fn lend(&self, renews: bool) -> Called<Lent<'_>> {
         let mut lent = self.pool.take(renews).await?;
-        if let Some(setup) = lent.connection.setup.take() {
-            // It may be another server, or set up otherwise than at the last look.
-            self.look(&setup);
-        }
+        // It may be another server, or set up otherwise than at the last look.
+        lent.connection.setup.take().map(|setup| self.look(setup));
         Ok(lent)
     }
 

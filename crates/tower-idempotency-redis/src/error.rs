@@ -110,8 +110,9 @@ pub(crate) fn not_connected(error: impl fmt::Display) -> NotConnected {
     if any(&["scripting engine", "unknown command 'eval"]) {
         return unsupported(format!("{words}; the server has no Lua engine: load its module"));
     }
-    // "The user executing the script can't run this command": Redis 7.0 says so of a right that is missing in a script.
-    let is_forbidden = any(&["noperm", "user executing the script", "unknown command"]);
+    // "The user executing the script can't run this command": Redis 7.0 says so of a right that is missing in a script,
+    // and later releases speak of an ACL failure.
+    let is_forbidden = any(&["noperm", "user executing the script", "acl failure", "unknown command"]);
     let is_for_good = is_forbidden || any(&["noauth", "wrongpass", "authentication failed"]);
     if is_for_good { refused(words) } else { NotOpen::Away(words) }
 }
@@ -187,6 +188,7 @@ mod tests {
             "ERR unknown command 'PUBLISH'",
             "WRONGPASS invalid username-password pair",
             "The user executing the script can't run this command",
+            "ERR ACL failure in script: User it has no permissions to run the 'time' command",
         ] {
             assert!(matches!(not_connected(words), NotOpen::ForGood(RedisError::Refused { .. })), "{words}");
         }

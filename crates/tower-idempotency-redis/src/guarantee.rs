@@ -9,17 +9,16 @@ use super::error::{MAXMEMORY, NotConnected, Opened, RedisError, unsupported};
 /// The share of the memory from which on new keys are refused, in hundredths.
 const FULL: u64 = 95;
 
-/// The limit that is reached, as `Backend::full` names it, if one is: new keys are refused.
-pub(crate) type Limit = Option<&'static str>;
-/// That of a server which keeps less than what was asked for.
-const DURABILITY: &str = "durability";
-
 /// What a Valkey before 9.1 may lose. Which other releases, and which of Redis, mend the fault is not known here.
 const USE_AFTER_FREE: &str =
     "Any record, if this release has the use after free in scripts that Valkey 9.1.0 mends: CVE-2026-23631.";
 
 /// The settings of the server that count, by `INFO` and, where the user may ask, `CONFIG GET`.
-pub(crate) struct Setup(InfoDict);
+pub(crate) struct Setup {
+    info: InfoDict,
+    /// `true` if it was seen without an append-only file, and has not had a whole one since.
+    pub(crate) was_off: bool,
+}
 
 /// The losses that the operator has accepted by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,11 +39,11 @@ impl Setup {
         let mut lines: String = from_redis_value(answers.next().unwrap_or(Value::Nil).extract_error()?)?;
         let config = answers.next().and_then(|config| from_redis_value::<Vec<(String, String)>>(config).ok());
         lines.extend(config.into_iter().flatten().map(|(name, value)| format!("\n{name}:{value}")));
-        Ok(Self(InfoDict::new(&lines)))
+        Ok(Self { info: InfoDict::new(&lines), was_off: false })
     }
 
     pub(crate) fn get(&self, name: &str) -> String {
-        self.0.get(name).unwrap_or_else(|| "unknown".to_owned())
+        self.info.get(name).unwrap_or_else(|| "unknown".to_owned())
     }
 
     fn is(&self, name: &str, value: &str) -> bool {
@@ -97,11 +96,11 @@ impl Setup {
         let was_replica = !self.is("second_repl_offset", "-1") && !self.is("second_repl_offset", "unknown");
         // A rewrite of a file that is there is not scheduled again at once.
         let has_failed = self.is("aof_rewrite_scheduled", "1") && self.is("aof_last_bgrewrite_status", "err");
-        has_failed || self.rewrites() && (self.is("aof_base_size", "0") || was_replica)
+        has_failed || self.rewrites() && (self.is("aof_base_size", "0") || was_replica || self.was_off)
     }
 
     /// Returns whether the append-only file is written anew, or was not at the last try.
-    fn rewrites(&self) -> bool {
+    pub(crate) fn rewrites(&self) -> bool {
         let is = |name| self.is(name, "1");
         is("aof_rewrite_in_progress") || is("aof_rewrite_scheduled") || self.is("aof_last_bgrewrite_status", "err")
     }
@@ -115,27 +114,26 @@ impl Setup {
             return Some(("maxmemory-policy", RedisError::Evicts { policy }));
         }
         let lacks = self.lacks(durability, accepted);
-        lacks.map(|lacks| (DURABILITY, RedisError::NotDurable { reason: format!("{lacks} (durability={durability})") }))
+        lacks.map(|lacks| {
+            ("durability", RedisError::NotDurable { reason: format!("{lacks} (durability={durability})") })
+        })
     }
 
-    /// Returns why new keys are refused, if they are, and were at the last look.
-    pub(crate) fn limit(&self, durability: Durability, accepted: Accepted, last: Limit) -> Limit {
-        let bytes = |name| self.0.get::<u64>(name).unwrap_or(0);
+    /// Returns why new keys are refused, if they are.
+    pub(crate) fn limit(&self, durability: Durability, accepted: Accepted) -> Option<&'static str> {
+        let bytes = |name| self.info.get::<u64>(name).unwrap_or(0);
         let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
         // A server that deletes others' keys is always full, and takes new ones all the same.
         let makes_room = !["noeviction", "unknown"].contains(&self.get("maxmemory_policy").as_str());
         let is_full = !makes_room && most > 0 && used / FULL >= most / 100;
-        // A file that was turned off, and is on again, is none before it is whole.
-        let makes_file = last == Some(DURABILITY) && self.rewrites();
-        let limit = self.fault(durability, accepted).map(|(limit, _)| limit);
-        limit.or(makes_file.then_some(DURABILITY)).or(is_full.then_some(MAXMEMORY))
+        self.fault(durability, accepted).map(|(limit, _)| limit).or(is_full.then_some(MAXMEMORY))
     }
 
     /// Refuses servers that can't keep what any store promises, each by its name, and a server that is no primary.
     pub(crate) fn check_server(&self) -> Opened<()> {
         let role = self.get("role");
         let fault = match role.as_str() {
-            _ if self.0.contains_key(&"dragonfly_version") => {
+            _ if self.info.contains_key(&"dragonfly_version") => {
                 "it is Dragonfly, which has neither WAIT nor an append-only file that can be relied on"
             }
             _ if self.is("redis_mode", "sentinel") => "it is a sentinel: begin the URL with redis+sentinel",
@@ -156,7 +154,7 @@ impl Setup {
         let [role, policy, appendfsync, connected] =
             ["role", "maxmemory_policy", "appendfsync", "connected_slaves"].map(|name| self.get(name));
         let appendonly = if self.is("aof_enabled", "1") { "yes" } else { "no" };
-        let valkey = self.0.get("valkey_version").map(|version: String| format!("Valkey {version}"));
+        let valkey = self.info.get("valkey_version").map(|version: String| format!("Valkey {version}"));
         let name = valkey.unwrap_or_else(|| format!("Redis {}", self.get("redis_version")));
         let setup = format!(
             "{name}, {role}; durability {durability}, appendonly {appendonly}, appendfsync {appendfsync}, \
@@ -212,7 +210,7 @@ mod tests {
         assert!(check("unknown", Accepted { eviction: true, ..Accepted::default() }).is_some());
         assert!(check("unknown", Accepted { unknown: true, ..Accepted::default() }).is_none());
         assert_eq!(
-            setup("maxmemory_policy:allkeys-lfu", None).limit(Durability::Memory, Accepted::default(), None),
+            setup("maxmemory_policy:allkeys-lfu", None).limit(Durability::Memory, Accepted::default()),
             Some("maxmemory-policy")
         );
     }
@@ -247,15 +245,15 @@ mod tests {
             {
                 let refused = check(info, fsync, durability);
                 assert!(matches!(refused, Some((_, RedisError::NotDurable { .. }))), "{refused:?}");
-                assert_eq!(setup(info, fsync).limit(durability, Accepted::default(), None), Some("durability"));
+                assert_eq!(setup(info, fsync).limit(durability, Accepted::default()), Some("durability"));
             }
             let making = "aof_enabled:1\r\naof_rewrite_in_progress:1\r\naof_base_size:";
-            assert_eq!(setup(&format!("{making}0"), Some("always")).limit(durability, ALL, None), Some("durability"));
+            assert_eq!(setup(&format!("{making}0"), Some("always")).limit(durability, ALL), Some("durability"));
             let anew = setup(&format!("{making}9"), Some("always"));
-            assert_eq!(anew.limit(durability, ALL, None), None);
-            assert_eq!(anew.limit(durability, ALL, Some("durability")), Some("durability"), "it was off");
+            assert_eq!(anew.limit(durability, ALL), None);
+            assert_eq!(Setup { was_off: true, ..anew }.limit(durability, ALL), Some("durability"));
             let whole = setup("aof_enabled:1\r\naof_base_size:9", Some("always"));
-            assert_eq!(whole.limit(durability, ALL, Some("durability")), None);
+            assert_eq!(Setup { was_off: true, ..whole }.limit(durability, ALL), None);
             for info in [
                 // It was a replica, and has the file of before.
                 &format!("{making}9\r\nsecond_repl_offset:4414"),
@@ -265,25 +263,24 @@ mod tests {
                 // It was off, and the disk is full.
                 "aof_enabled:1\r\naof_base_size:9\r\naof_rewrite_scheduled:1\r\naof_last_bgrewrite_status:err",
             ] {
-                assert_eq!(setup(info, Some("always")).limit(durability, ALL, None), Some("durability"), "{info}");
+                assert_eq!(setup(info, Some("always")).limit(durability, ALL), Some("durability"), "{info}");
             }
             let failed = "aof_enabled:1\r\naof_base_size:9\r\naof_last_bgrewrite_status:err\r\nsecond_repl_offset:-1";
-            assert_eq!(setup(failed, Some("always")).limit(durability, ALL, None), None, "the file is there");
+            assert_eq!(setup(failed, Some("always")).limit(durability, ALL), None, "the file is there");
             let rewriting = setup("aof_enabled:1\r\nno-appendfsync-on-rewrite:yes", Some("always"));
-            assert_eq!(rewriting.limit(durability, Accepted::default(), None), Some("durability"));
+            assert_eq!(rewriting.limit(durability, Accepted::default()), Some("durability"));
         }
     }
 
     #[test]
     fn new_keys_are_refused_before_the_memory_is_full() {
-        let limit = |used: u64| {
-            setup(&format!("maxmemory:10000\r\nused_memory:{used}"), None).limit(Durability::Memory, ALL, None)
-        };
+        let limit =
+            |used: u64| setup(&format!("maxmemory:10000\r\nused_memory:{used}"), None).limit(Durability::Memory, ALL);
         assert_eq!((limit(9_000), limit(9_600)), (None, Some(MAXMEMORY)));
-        assert_eq!(setup("maxmemory:0\r\nused_memory:9000000", None).limit(Durability::Memory, ALL, None), None);
+        assert_eq!(setup("maxmemory:0\r\nused_memory:9000000", None).limit(Durability::Memory, ALL), None);
         for policy in ["volatile-lru", "allkeys-lru"] {
             let warm = setup(&format!("maxmemory:10\r\nused_memory:10\r\nmaxmemory_policy:{policy}"), None);
-            assert_eq!(warm.limit(Durability::Memory, ALL, None), None, "{policy}");
+            assert_eq!(warm.limit(Durability::Memory, ALL), None, "{policy}");
         }
     }
 

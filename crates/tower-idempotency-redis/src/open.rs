@@ -1,7 +1,6 @@
 //! How a builder becomes a backend.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::pipe;
@@ -36,12 +35,13 @@ impl RedisBackendBuilder {
     /// If the future is dropped, a row of the trial may be there, which expires in a minute.
     pub async fn open(self) -> Result<RedisBackend, RedisError> {
         let (waited, keys) = (self.open_within, Keys::new(&self.namespace));
-        let connector = Arc::new(Connector { key: keys.named("none"), ..self.connector.clone() });
+        let of_store = Connector { key: keys.named("none"), generation: Arc::default(), ..self.connector.clone() };
+        let connector = Arc::new(of_store);
         let (pool, changes) = (Pool::new(Arc::clone(&connector), self.connections), Arc::new(ChangeFeed::default()));
         let listening = listen(connector, keys.named("c"), Arc::clone(&changes), Arc::clone(&pool.dropped));
-        let (limit, scripts) = (watch::Sender::default(), Scripts::new());
+        let (limit, off, scripts) = (watch::Sender::default(), watch::Sender::default(), Scripts::new());
         let process = format!("{:032x}", u128::from_le_bytes(random()));
-        let database = Database { settings: self, pool, keys, limit, scripts, process };
+        let database = Database { settings: self, pool, keys, limit, off, scripts, process };
         let backend = RedisBackend { database, changes, _listening: Task(tokio::spawn(listening)) };
         let hangs = "it does not answer".to_owned();
         match tried(Instant::now() + waited, hangs, || attempt(&backend)).await {
@@ -56,22 +56,21 @@ impl RedisBackendBuilder {
 async fn attempt(backend: &RedisBackend) -> Opened<()> {
     let database = &backend.database;
     // The connection's own errors say more than those of a call.
-    let generation = database.pool.generation.load(Ordering::SeqCst);
-    let setup = database.pool.connector.connect(generation).await?.setup;
+    let setup = database.pool.connector.connect().await?.setup;
     let RedisBackendBuilder { durability, accepted, .. } = database.settings;
     if let Some((error, setup)) = setup.and_then(|setup| Some((setup.fault(durability, accepted)?.1, setup))) {
         let is_passing = setup.makes_file() && matches!(error, RedisError::NotDurable { .. });
         return Err(if is_passing { NotConnected::Away(error.to_string()) } else { NotConnected::ForGood(error) });
     }
     // The error for an unknown command has its parameters, which must be text: without an engine, so must these be.
-    let mut commands = pipe();
-    commands.cmd("EVAL").arg("return 1").arg(0).cmd("PUBLISH").arg(database.keys.named("c")).arg("");
+    let (mut commands, named) = (pipe(), |name| database.keys.named(name));
+    commands.cmd("EVAL").arg("return 1").arg(0).cmd("PUBLISH").arg(named("c")).arg("").cmd("UNLINK").arg(named("none"));
     let answers = database.command(commands).await.map_err(not_connected)?;
-    let pattern = database.keys.named("*");
-    let hints = [String::new(), format!("; the user needs the rights ~{pattern} &{pattern} +publish")];
-    for (answer, hint) in answers.into_iter().zip(hints) {
+    let hint = format!("; the user needs the rights ~{0} &{0} +publish +unlink", named("*"));
+    for (answer, hint) in answers.into_iter().zip(["", &hint, &hint]) {
         answer.extract_error().map_err(|error| not_connected(format!("{error}{hint}")))?;
     }
+    backend.sessions(Clocks::default()).await.map_err(not_connected)?;
     // A row is claimed twice, another claim of it comes too late, and it ends. It is kept for a minute.
     let id = RecordId::from_bytes(random());
     let claim = || Write {

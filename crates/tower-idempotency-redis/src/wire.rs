@@ -42,12 +42,6 @@ pub(crate) fn time(time: Timestamp) -> String {
     format!("{:020}", time.as_millis())
 }
 
-/// The row of `id`, if there is one.
-pub(crate) fn row(id: RecordId, value: Value) -> Called<Option<Row>> {
-    let bytes: Option<Vec<u8>> = from_redis_value(value).map_err(unreadable)?;
-    Ok(bytes.map(|bytes| parsed(id, bytes.into())))
-}
-
 /// A row with its id before it.
 pub(crate) fn listed(value: Value) -> Called<Row> {
     let mut bytes = Bytes::from(from_redis_value::<Vec<u8>>(value).map_err(unreadable)?);
@@ -57,7 +51,7 @@ pub(crate) fn listed(value: Value) -> Called<Row> {
 
 /// The row in these bytes. One that this release can't read is of another kind: its key is refused, no write meets what
 /// it expects, and a tool names it. A later release may have written it, or a hand.
-fn parsed(id: RecordId, mut state: Bytes) -> Row {
+pub(crate) fn parsed(id: RecordId, mut state: Bytes) -> Row {
     let header = state.split_to(state.len().min(HEADER));
     let mut is_known = header.len() == HEADER && header[0] == VERSION;
     let header = if is_known { &header[..] } else { &[b'0'; HEADER] };
@@ -75,14 +69,10 @@ fn parsed(id: RecordId, mut state: Bytes) -> Row {
     token.copy_from_slice(&header[1..17]);
     session.copy_from_slice(&header[44..76]);
     let (token, session) = (Token(token), (header[43] == b'1').then_some(RecordId::from_bytes(session)));
-    match digits(&header[37..43]).map(Kind::of).filter(|_| is_known) {
-        Some(kind) => Row { id, token, fence, kind, session, until, began, since, expires, state },
-        None => {
-            let (token, kind, expires) = (Token([0; 16]), Kind::Other(0), Timestamp::from_millis(u64::MAX));
-            let (session, until, state) = (None, None, Bytes::new());
-            Row { id, token, fence, kind, session, until, began, since, expires, state }
-        }
-    }
+    let known = digits(&header[37..43]).map(Kind::of).filter(|_| is_known).map(|kind| (kind, until, expires, state));
+    let unknown = || (Kind::Other(0), None, Timestamp::from_millis(u64::MAX), Bytes::new());
+    let (kind, until, expires, state) = known.unwrap_or_else(unknown);
+    Row { id, token, fence, kind, session, until, began, since, expires, state }
 }
 
 fn digits<T: FromStr>(digits: &[u8]) -> Option<T> {
@@ -174,7 +164,7 @@ mod tests {
         for kept in [bare, owned] {
             assert_eq!(header(&kept).len(), HEADER);
             let bytes = [header(&kept), kept.state.to_vec()].concat();
-            assert_eq!(row(id, Value::BulkString(bytes.clone())).unwrap().as_ref(), Some(&kept));
+            assert_eq!(parsed(id, bytes.clone().into()), kept);
             assert_eq!(listed(Value::BulkString([id.as_bytes().to_vec(), bytes].concat())).unwrap(), kept);
         }
     }

@@ -1,5 +1,7 @@
 //! One connection to the primary, for one call at a time, with TLS or without.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::{AsyncStream, MultiplexedConnection, PubSub};
@@ -61,28 +63,31 @@ pub(crate) struct Connector {
     pub(crate) within: Duration,
     /// A key that is never there: its slot is that of all keys of the namespace.
     pub(crate) key: String,
+    /// Changes when a primary is left: the next search begins at the next host.
+    pub(crate) generation: Arc<AtomicU64>,
 }
 
 impl Connector {
     /// Connects to the primary, and checks that it is one, and a server that this crate supports.
-    pub(crate) async fn connect(&self, generation: u64) -> Opened<Connection> {
+    pub(crate) async fn connect(&self) -> Opened<Connection> {
+        let generation = self.generation.load(Ordering::SeqCst);
         let talk = |host: String| async move {
             let (mut commands, task) = self.dial(&host, &self.login).await?;
             let setup = send(&mut commands, &Setup::commands()).await.and_then(Setup::read).map_err(not_connected)?;
             setup.check_server()?;
             Ok(Connection { commands, run_id: setup.get("run_id"), setup: Some(setup), generation, task })
         };
-        self.at_primary(generation, talk).await
+        self.at_primary(talk).await
     }
 
-    /// Connects to hear what is published, and asks the host with this number first.
-    pub(crate) async fn listen(&self, channel: &str, first: u64) -> Opened<PubSub> {
+    /// Connects to hear what is published.
+    pub(crate) async fn listen(&self, channel: &str) -> Opened<PubSub> {
         let talk = |host: String| async move {
             let mut listener = PubSub::new(&self.login, self.stream(&host).await?).await.map_err(not_connected)?;
             listener.subscribe(channel).await.map_err(not_connected)?;
             Ok(listener)
         };
-        self.at_primary(first, talk).await
+        self.at_primary(talk).await
     }
 
     /// Opens a stream to `host`, which is a name and a port. The name is resolved anew: it may be of another server

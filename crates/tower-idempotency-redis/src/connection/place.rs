@@ -1,19 +1,17 @@
 //! Which host is the primary. It is asked for each new connection. After a primary was left, the search begins at the
 //! next host: the one before may take itself for the primary of rows that are elsewhere.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use redis::{RedisResult, Value, cmd, from_redis_value};
 
 use super::connect::{Connector, Place, in_time};
 use crate::error::{NotConnected, Opened, not_connected};
 
 impl Connector {
-    /// Talks to the primary, and asks the host with the number `first` first. One that is named by a sentinel or a node
-    /// which knows no better may be none any more: then the next of them is asked.
-    pub(crate) async fn at_primary<T, F: Future<Output = Opened<T>>>(
-        &self,
-        first: u64,
-        talk: impl Fn(String) -> F,
-    ) -> Opened<T> {
+    /// Talks to the primary. One that is named by a sentinel or a node which knows no better may be none any more: then
+    /// the next of them is asked.
+    pub(crate) async fn at_primary<T, F: Future<Output = Opened<T>>>(&self, talk: impl Fn(String) -> F) -> Opened<T> {
         let hosts = match &self.place {
             Place::Server(host) => return in_time(host, self.within, talk(host.clone())).await,
             Place::Sentinels { hosts, .. } | Place::Cluster(hosts) => hosts,
@@ -21,8 +19,7 @@ impl Connector {
         let (mut failures, mut named) = (Vec::new(), Vec::new());
         // One that does not answer must not keep the others from being asked.
         let share = self.within / u32::try_from(hosts.len() + 1).unwrap_or(u32::MAX);
-        let (last, next) = hosts.split_at(first as usize % hosts.len());
-        for host in next.iter().chain(last) {
+        for host in hosts.iter().cycle().skip(self.generation.load(SeqCst) as usize).take(hosts.len()) {
             let talked = match in_time(host, share, self.ask(host)).await {
                 Ok(primary) if named.contains(&primary) => continue,
                 Ok(primary) => {

@@ -7,7 +7,7 @@
 //!    closed: an answer that is on its way would be taken for that of the next call.
 //! 4. When a server is no primary any more, all connections are dropped, and the primary is asked for anew.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -24,8 +24,6 @@ pub(crate) struct Pool {
     renewals: Semaphore,
     // The one that was used last is used first: those that aren't needed stay idle.
     idle: Mutex<Vec<Connection>>,
-    /// Changes when a primary is left.
-    pub(crate) generation: AtomicU64,
     /// Notified when all connections are dropped. The listener of changes connects anew then.
     pub(crate) dropped: Arc<Notify>,
 }
@@ -45,7 +43,6 @@ impl Pool {
             calls: Semaphore::new(connections),
             renewals: Semaphore::new(1),
             idle: Mutex::default(),
-            generation: AtomicU64::new(0),
             dropped: Arc::default(),
         }
     }
@@ -71,10 +68,10 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Connection, String> {
-        let (generation, wait) = (self.generation.load(Ordering::SeqCst), self.connector.within);
+        let wait = self.connector.within;
         let late = || format!("there is no new connection within {} ms", wait.as_millis());
         // Boxed, as it is large and rare: what waits for a call is moved about.
-        let connected = timeout(wait, Box::pin(self.connector.connect(generation))).await;
+        let connected = timeout(wait, Box::pin(self.connector.connect())).await;
         connected.map_err(|_| late())?.map_err(|error| error.to_string())
     }
 
@@ -85,11 +82,13 @@ impl Pool {
         idle.pop()
     }
 
-    /// Drops all connections: the server is not the primary of the rows.
-    pub(crate) fn drop_all(&self) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
-        self.drop_idle();
-        self.dropped.notify_waiters();
+    /// Drops all connections of this generation: the server is not the primary of the rows.
+    pub(crate) fn drop_all(&self, generation: u64) {
+        // Of several calls that find it out, the first one counts.
+        if self.connector.generation.compare_exchange(generation, generation + 1, SeqCst, SeqCst).is_ok() {
+            self.drop_idle();
+            self.dropped.notify_waiters();
+        }
     }
 
     /// Drops the connections that no call has.
@@ -104,7 +103,7 @@ impl Lent<'_> {
         let Self { pool, connection, _permit } = self;
         let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // Compared under the lock: `drop_all` clears what is there afterwards.
-        if connection.generation == pool.generation.load(Ordering::SeqCst) {
+        if connection.generation == pool.connector.generation.load(SeqCst) {
             idle.push(connection);
         }
     }

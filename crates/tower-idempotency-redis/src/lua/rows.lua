@@ -25,7 +25,8 @@
 
 local M, O, I, X, S = unpack(KEYS, 1, 5)
 local HEADER, ONE, MOST, NONE = 156, '00000000000000000001', '18446744073709551615', '--------------------'
-local MET, LARGE, CUT, GRACE = 16384, 2048, 1024, '00000000000000600000'
+local MET, LARGE, CUT = 16384, 2048, 1024
+local GRACE, DAY = '00000000000000600000', '00000000000086400000'
 local RUNNING, INTERRUPTED, RELEASED, SESSION, DISPUTED = '+00001', '+00002', '+00005', '+00006', '+00007'
 local call, sub, byte, find, format = redis.call, string.sub, string.byte, string.find, string.format
 local YES, KEEP, EXACTLY = byte('1ke', 1, 3)
@@ -64,7 +65,6 @@ local function add(value) answer[#answer + 1] = value or false end
 -- Parts of a header, which is empty if there is no row.
 local function fence_of(head) return sub(head, 18, 37) end
 local function kind_of(head) return sub(head, 38, 43) end
-local function until_of(head) return sub(head, 77, 96) end
 local function began_of(head) return sub(head, 97, 116) end
 local function expires_of(head) return sub(head, 137, 156) end
 -- Returns whether there is a row of which this release does not know the form, or another program's key.
@@ -125,7 +125,7 @@ if ARGV[1] == 'put' then
 
   -- The header that the write `w` makes of a row, or nil if it does not change it.
   local function made(old, w)
-    if is_odd(old) then return nil end
+    if is_odd(old) or fence_of(old) > MOST then return nil end
     local token, live = sub(w, 1, 16), is_live(old)
     local again = live and sub(old, 2, 17) == token
     local expects = byte(w, 17) == YES
@@ -139,7 +139,7 @@ if ARGV[1] == 'put' then
     end
     local bound, expires = sub(w, 96, 115), sub(w, 116, 135)
     return '1' .. token .. fence .. sub(w, 55, 93)
-      .. (bound == NONE and NONE or counted(bound, again and until_of(old)))
+      .. (bound == NONE and NONE or counted(bound, again and sub(old, 77, 96)))
       .. ((again or live and byte(w, 94) == KEEP) and began_of(old) or earliest)
       .. ((again or live and byte(w, 95) == KEEP) and sub(old, 117, 136) or now)
       .. (expires == NONE and (live and expires_of(old) or latest) or counted(expires, again and expires_of(old)))
@@ -188,9 +188,9 @@ local function walk(index, is_meant)
     local id = sub(member, -32)
     local key = prefix .. 'r:' .. id
     local head = head_of(key)
-    if is_odd(head) and index ~= O then
-      add(id .. head)
-    elseif is_live(head) and is_meant(head, member) then
+    -- Nothing says when an open row that is odd began.
+    if is_odd(head) and index ~= O then add(id .. head) end
+    if not is_odd(head) and is_live(head) and is_meant(head, member) then
       local is_cut = (index == I or kind_of(head) == DISPUTED) and call('STRLEN', key) > HEADER + LARGE
       add(id .. call('GETRANGE', key, 0, is_cut and HEADER + CUT - 1 or -1))
     end
@@ -203,14 +203,14 @@ function operations.list()
   local alive = {}
   for a = 8, #ARGV do alive['1' .. ARGV[a]] = true end
   walk(O, function(head, member)
-    if began_of(head) ~= sub(member, 1, 20) or not is_open(kind_of(head)) then return false end
-    local bound = until_of(head)
+    if member ~= began_of(head) .. NONE .. sub(member, -32) or not is_open(kind_of(head)) then return false end
+    local bound = sub(head, 77, 96)
     return kind_of(head) ~= RUNNING or bound == NONE or bound <= earliest or not alive[sub(head, 44, 76)]
   end)
 end
 
 function operations.sessions()
-  walk(S, function(head) return kind_of(head) == SESSION end)
+  walk(S, function(head) return kind_of(head) ~= RELEASED end)
 end
 
 function operations.scan()
@@ -225,8 +225,8 @@ function operations.sweep()
     local head = head_of(key)
     local is_readable = not is_odd(head) and find(expires_of(head), '^%d+$')
     if head ~= '' and (not is_readable or plus(expires_of(head), GRACE) > earliest) then
-      -- A later release, or an operator, deletes what this one can't read.
-      call('ZADD', X, is_readable and expires_of(head) or '+inf', id)
+      -- A later release, or an operator, deletes what this one can't read. It is looked at again each day.
+      call('ZADD', X, is_readable and expires_of(head) or plus(earliest, DAY), id)
     else
       call('UNLINK', key)
       for _, index in ipairs({ X, I, S }) do call('ZREM', index, id) end

@@ -1,5 +1,6 @@
 //! A user that lacks a right.
 
+use tower_idempotency_redis::RedisError;
 use tower_idempotency_shared::BackendError;
 
 use crate::lab::{Lab, builder, claim, complete, get, id, is_done, own_server, put};
@@ -59,4 +60,17 @@ async fn the_right_to_publish_is_asked_for_at_opening() {
     let url = server.url().replace("redis://", "redis://u:p@");
     let refused = builder(&url, "n").open().await.unwrap_err().to_string();
     assert!(refused.contains("&ti:{n}:*"), "{refused}");
+}
+
+/// Releases from 7.2 on have other words for it than Redis 7.0.
+#[tokio::test]
+async fn an_opening_without_a_right_is_refused_at_once() {
+    let Some(server) = own_server("that each right is named", &[]) else { return };
+    let url = server.url().replace("redis://", "redis://u:p@");
+    // The state of a large row alone is measured.
+    for right in RIGHTS.iter().filter(|right| **right != "strlen").chain(&["unlink"]) {
+        server.say(&format!("ACL SETUSER u reset on >p ~ti:{{n}}:* &ti:{{n}}:* +@all -{right}"));
+        let refused = builder(&url, "n").open().await;
+        assert!(matches!(refused, Err(RedisError::Refused { .. })), "without {right}: {refused:?}");
+    }
 }

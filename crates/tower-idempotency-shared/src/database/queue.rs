@@ -180,6 +180,10 @@ impl PendingWrites {
             return Some((together(&mut self.large), true));
         }
         if !self.may_send_small(self.tasks - 1) {
+            if self.may_send_large() {
+                self.sends_large = true;
+                return Some((together(&mut self.large), true));
+            }
             // The task counts as ended before the lock is free, so the next write starts another one.
             self.tasks -= 1;
             return None;

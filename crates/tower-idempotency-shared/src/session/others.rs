@@ -183,7 +183,8 @@ impl OtherSessions {
                     let lease = state.others.get(&id).and_then(|other| other.sight.lease()).unwrap_or_default();
                     Sight::Absent { lease: lease.max(self.lease).max(UNKNOWN_LEASE), server }
                 }
-                Some(row) if row.kind == Kind::Session => {
+                // One of another kind can't be read, and says nothing: it is never over.
+                Some(row) if matches!(row.kind, Kind::Session | Kind::Other(_)) => {
                     Sight::Row { token: row.token, until: row.until, said: Said::by(row), server }
                 }
                 // The row is the tombstone that an end, or a mark as dead, has left.

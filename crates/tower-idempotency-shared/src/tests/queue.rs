@@ -64,6 +64,20 @@ fn a_task_goes_on_next_to_two_others_only_if_as_many_writes_wait_as_the_last_cal
     assert!(queue.next(false).is_none() && queue.next(false).is_none(), "nothing is left");
 }
 
+// A seeded fault: the task ends, as few small writes wait.
+#[test]
+fn a_task_goes_on_with_large_writes_if_its_turn_for_small_ones_has_not_come() {
+    let mut queue = queue(3, [0; 9]);
+    assert_eq!(start_tasks(&mut queue), 3);
+    assert_eq!(next(&mut queue).len(), 9);
+    queue.push(put(20, 200 * KIB));
+    assert_eq!(next(&mut queue), [200 * KIB]);
+    queue.push(put(21, 200 * KIB));
+    queue.push(put(30, 0));
+    assert_eq!(next_after(&mut queue, true), [200 * KIB], "one small write waits next to two tasks");
+    assert_eq!(next_after(&mut queue, false), [0], "and is sent by one of those");
+}
+
 // Seeded faults: one task more; one task fewer; a task without a write.
 #[test]
 fn so_many_tasks_send_as_may_and_none_if_there_is_nothing() {
