@@ -162,7 +162,7 @@ fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot
     refused(&running(), complete(7));
 }
 
-// Seeded faults: a record that is done is replaced, a later one, one that began at another time, or by the run's own end.
+// Seeded faults: a record is replaced that is done, later, or began at another time; the end of a run replaces one.
 #[test]
 fn an_outcome_that_is_put_back_replaces_what_was_there_before_it_and_nothing_else() {
     let put_back = |began| {

@@ -13,8 +13,9 @@
 --   97-116 began, 117-136 since, 137-156 expires
 --
 -- Rules:
--- 1. All is judged before the first write. What is no row of this release is shown, and never written. A row gets its entries in the indexes before it is set, and loses others
---    after that. So an index has too much rather than too little, and readers look at the row.
+-- 1. All is judged before the first write. What is no row of this release is shown, and never written. A row gets its
+--    entries in the indexes before it is set, and loses others after that. So an index has too much rather than too
+--    little, and readers look at the row.
 -- 2. Each call writes, on the same connection, for which WAIT can wait.
 -- 3. No loop is longer than its caller has said: another client waits for the script.
 -- 4. No key has a time to live. `sweep` alone deletes.
@@ -178,7 +179,8 @@ function operations.adopt()
 end
 
 -- Walks over an index after a member, and adds the rows that are meant, and odd ones: of a large state, a list may have
--- only the beginning. The first part of the answer is the member at which the next call goes on, or an empty text at the end.
+-- only the beginning. The first part of the answer is the member at which the next call goes on, or an empty text at the
+-- end.
 local function walk(index, is_meant)
   local after, limit, batch = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
   local members = call('ZRANGE', index, after == '' and '-' or '(' .. after, '+', 'BYLEX', 'LIMIT', 0, batch)
