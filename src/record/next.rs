@@ -220,7 +220,9 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         _ if current.has_lost(hold.fence) => put(Draft::anew(operation, hold, retention, state)),
         // A failover has brought back what was there before the operation was taken over or settled. The fence alone
         // does not say so: with a clock that was ahead, a later run of the key has a smaller one.
-        Current::Held(it) if it.run().is_some() && it.fence < hold.fence && Some(it.began) == began => {
+        Current::Held(it)
+            if it.run().is_some() && it.fence < hold.fence && it.attempt <= hold.attempt && Some(it.began) == began =>
+        {
             put(Draft::anew(operation, hold, retention, state))
         }
         Current::Held(record) if record.run() == Some(hold.fence) => {

@@ -162,7 +162,8 @@ fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot
     refused(&running(), complete(7));
 }
 
-// Seeded faults: a record is replaced that is done, later, or began at another time; the end of a run replaces one.
+// Seeded faults: a record is replaced that is done, later, of a later attempt, or began at another time; the end of a
+// run replaces one.
 #[test]
 fn an_outcome_that_is_put_back_replaces_what_was_there_before_it_and_nothing_else() {
     let put_back = |began| {
@@ -176,6 +177,7 @@ fn an_outcome_that_is_put_back_replaces_what_was_there_before_it_and_nothing_els
         // With a clock that was ahead, a later run of the key has a smaller fence.
         refused(&older, put_back(began.plus(DAY)));
         refused(&older, complete(7));
+        refused(&older.clone().map(|record| Record { attempt: 2, ..record }), put_back(began));
         refused(&older.map(|record| Record { fence: Fence(8), ..record }), put_back(began));
     }
     let done = taken(&running(), 0, complete(1));

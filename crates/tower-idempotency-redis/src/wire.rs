@@ -69,9 +69,11 @@ pub(crate) fn parsed(id: RecordId, mut state: Bytes) -> Row {
     token.copy_from_slice(&header[1..17]);
     session.copy_from_slice(&header[44..76]);
     let (token, session) = (Token(token), (header[43] == b'1').then_some(RecordId::from_bytes(session)));
-    let known = digits(&header[37..43]).map(Kind::of).filter(|_| is_known).map(|kind| (kind, until, expires, state));
-    let unknown = || (Kind::Other(0), None, Timestamp::from_millis(u64::MAX), Bytes::new());
-    let (kind, until, expires, state) = known.unwrap_or_else(unknown);
+    let known =
+        digits(&header[37..43]).map(Kind::of).filter(|_| is_known).map(|kind| (token, kind, until, expires, state));
+    // No write expects the token.
+    let unknown = || (Token([0; 16]), Kind::Other(0), None, Timestamp::from_millis(u64::MAX), Bytes::new());
+    let (token, kind, until, expires, state) = known.unwrap_or_else(unknown);
     Row { id, token, fence, kind, session, until, began, since, expires, state }
 }
 

@@ -152,10 +152,9 @@ impl World {
         }
         // A claim that a failover has lost, and that arrived once more, has another fence.
         let is_own = self.truth(key).is_lost && before.session.is_some_and(|session| session.process == put.by);
-        // What is older shows that the claim was lost: that run was over before this one began.
-        let replaces = before.kept == Kept::Released || matches!(put.write.kept, Kept::Completed(_));
-        let is_older = replaces && Some(before.fence) < put.ends;
-        if put.ends.is_some() && before.run() != put.ends && !is_own && !is_older {
+        // The tombstone of an older run shows that the claim was lost.
+        let is_older_tombstone = before.kept == Kept::Released && Some(before.fence) < put.ends;
+        if put.ends.is_some() && before.run() != put.ends && !is_own && !is_older_tombstone {
             self.saw(Sight::EndedAnothers);
         }
         let is_dead = before.session.is_none_or(|session| !self.is_alive(session));

@@ -19,7 +19,7 @@ impl Connector {
         let (mut failures, mut named) = (Vec::new(), Vec::new());
         // One that does not answer must not keep the others from being asked.
         let share = self.within / u32::try_from(hosts.len() + 1).unwrap_or(u32::MAX);
-        for host in hosts.iter().cycle().skip(self.generation.load(SeqCst) as usize).take(hosts.len()) {
+        for host in hosts.iter().cycle().skip(self.generation.load(SeqCst) as usize % hosts.len()).take(hosts.len()) {
             let talked = match in_time(host, share, self.ask(host)).await {
                 Ok(primary) if named.contains(&primary) => continue,
                 Ok(primary) => {

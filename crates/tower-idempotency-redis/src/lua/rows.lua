@@ -19,7 +19,8 @@
 -- 2. Each call writes, on the same connection, for which WAIT can wait.
 -- 3. No loop is longer than its caller has said: another client waits for the script.
 -- 4. No key has a time to live. `sweep` alone deletes.
--- 5. An entry of x says a time no later than the row's expiry: the sweep looks at the row, and enters a later one.
+-- 5. An entry of x says a time no later than the expiry of a row, if that can be read: the sweep looks at the row, and
+--    enters a later one.
 -- 6. An entry of o has dashes between its time and its id: it is then longer than 64 bytes, so that the server does not
 --    keep the index as a list, in which each entry costs a walk.
 -- 7. A put is what most calls are. It makes no function, and calls no command, that it does not need.
@@ -27,7 +28,7 @@
 local M, O, I, X, S = unpack(KEYS, 1, 5)
 local HEADER, ONE, MOST, NONE = 156, '00000000000000000001', '18446744073709551615', '--------------------'
 local MET, LARGE, CUT = 16384, 2048, 1024
-local GRACE, DAY = '00000000000000600000', '00000000000086400000'
+local GRACE, DAY, GREATEST = '00000000000000600000', '00000000000086400000', '09223372036854775807'
 local RUNNING, INTERRUPTED, RELEASED, SESSION, DISPUTED = '+00001', '+00002', '+00005', '+00006', '+00007'
 local call, sub, byte, find, format = redis.call, string.sub, string.byte, string.find, string.format
 local YES, KEEP, EXACTLY = byte('1ke', 1, 3)
@@ -68,8 +69,11 @@ local function fence_of(head) return sub(head, 18, 37) end
 local function kind_of(head) return sub(head, 38, 43) end
 local function began_of(head) return sub(head, 97, 116) end
 local function expires_of(head) return sub(head, 137, 156) end
--- Returns whether there is a row of which this release does not know the form, or another program's key.
-local function is_odd(head) return head ~= '' and (#head < HEADER or byte(head) ~= YES) end
+-- Returns whether there is a row of which this release does not know the form or the fence, or another program's key.
+local function is_odd(head)
+  local fence = fence_of(head)
+  return head ~= '' and (#head < HEADER or byte(head) ~= YES or fence > GREATEST or not find(fence, '^%d+$'))
+end
 -- A row of which the expiry can't be read is not past it.
 local function is_live(head)
   local expires = expires_of(head)
@@ -126,7 +130,7 @@ if ARGV[1] == 'put' then
 
   -- The header that the write `w` makes of a row, or nil if it does not change it.
   local function made(old, w)
-    if is_odd(old) or fence_of(old) > MOST then return nil end
+    if is_odd(old) then return nil end
     local token, live = sub(w, 1, 16), is_live(old)
     local again = live and sub(old, 2, 17) == token
     local expects = byte(w, 17) == YES

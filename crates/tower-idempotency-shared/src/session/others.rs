@@ -185,7 +185,8 @@ impl OtherSessions {
                 }
                 // One of another kind can't be read, and says nothing: it is never over.
                 Some(row) if matches!(row.kind, Kind::Session | Kind::Other(_)) => {
-                    Sight::Row { token: row.token, until: row.until, said: Said::by(row), server }
+                    let said = Said::by(row).filter(|_| row.kind == Kind::Session);
+                    Sight::Row { token: row.token, until: row.until, said, server }
                 }
                 // The row is the tombstone that an end, or a mark as dead, has left.
                 Some(_) => Sight::Ended,
