@@ -43,16 +43,10 @@ macro_rules! settings {
             ///
             /// # Errors
             /// That of the builder, if it refuses a value.
-            pub fn apply(self, mut builder: $builder) -> Result<$builder, $error> {
-                $(if let Some(value) = self.$refusable {
-                    builder = builder.$refusable(value)?;
-                })*
-                $(if self.$flag == Some(true) {
-                    builder = builder.$flag();
-                })*
-                $(if let Some(value) = self.$field {
-                    builder = builder.$field(value);
-                })*
+            pub fn apply(self, builder: $builder) -> Result<$builder, $error> {
+                $(let builder = match self.$refusable { Some(value) => builder.$refusable(value)?, None => builder };)*
+                $(let builder = if self.$flag == Some(true) { builder.$flag() } else { builder };)*
+                $(let builder = match self.$field { Some(value) => builder.$field(value), None => builder };)*
                 Ok(builder)
             }
         }

@@ -33,9 +33,7 @@ pub fn check_write(write: &Write) -> Result<(), BackendError> {
     if write.expires == NewExpiry::Keep && write.expect == Expect::Absent {
         return Err(BackendError::Never("an absent row has no expiry to keep".into()));
     }
-    let (NewFence::Exactly(fence) | NewFence::Above(fence)) = write.fence else {
-        return check(&write.id, Fence(0), &write.state);
-    };
+    let fence = if let NewFence::Exactly(fence) | NewFence::Above(fence) = write.fence { fence } else { Fence(0) };
     check(&write.id, fence, &write.state)
 }
 

@@ -174,16 +174,12 @@ impl PendingWrites {
     /// task had large ones: then small ones go first. Returns `None` if the task has to end.
     pub(crate) fn next(&mut self, ends_large: bool) -> Option<(Vec<PendingWrite>, bool)> {
         self.sends_large &= !ends_large;
-        let goes_first = !ends_large || self.small.is_empty();
-        if goes_first && self.may_send_large() {
+        let may_send_small = self.may_send_small(self.tasks - 1);
+        if (!ends_large || !may_send_small) && self.may_send_large() {
             self.sends_large = true;
             return Some((together(&mut self.large), true));
         }
-        if !self.may_send_small(self.tasks - 1) {
-            if self.may_send_large() {
-                self.sends_large = true;
-                return Some((together(&mut self.large), true));
-            }
+        if !may_send_small {
             // The task counts as ended before the lock is free, so the next write starts another one.
             self.tasks -= 1;
             return None;

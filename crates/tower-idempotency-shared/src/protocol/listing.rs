@@ -152,13 +152,11 @@ impl<B: Backend> Protocol<B> {
     ) -> Result<(Vec<Row>, Timestamp), StoreError> {
         let page = self.database.list(alive, *position, limit.min(PAGE)).await;
         let Rows { earliest, rows, .. } = page.map_err(|error| away(Arc::new(error)))?;
-        if let Some(last) = rows.last() {
-            let next = Some((last.began, last.id));
-            if next <= *position {
-                return Err(unavailable("the database lists rows in no order, so a list would never end"));
-            }
-            *position = next;
+        let next = rows.last().map(|last| (last.began, last.id));
+        if next.is_some() && next <= *position {
+            return Err(unavailable("the database lists rows in no order, so a list would never end"));
         }
+        *position = next.or(*position);
         Ok((rows, earliest))
     }
 }

@@ -178,8 +178,7 @@ impl<B: Backend> Protocol<B> {
                 (write.ok_or_else(|| internals::unavailable("the record can't be encoded"))?, Some(draft))
             }
         };
-        let named = draft.as_ref().and_then(|draft| draft.fence);
-        let is_new = record.is_none_or(|record| named > Some(record.fence));
+        let is_new = record.is_none_or(|record| draft.as_ref().and_then(|draft| draft.fence) > Some(record.fence));
         Ok(Planned::Write(PlannedWrite { write, draft, reply, is_new }))
     }
 
