@@ -82,35 +82,28 @@ async fn a_write_that_meets_a_script_without_end_is_not_done() {
 async fn a_key_that_is_no_row_of_this_release_is_named_and_left_alone() {
     let Some(server) = own_server("what a foreign key does", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
-    let mut foreign = 0..;
-    let edits = [
-        "DEL {}",
-        "SETRANGE {} 0 2",
-        "SETRANGE {} 17 x",
-        "SETRANGE {} 17 99999999999999999999",
-        "SETRANGE {} 136 x",
-        "SETRANGE {} 136 !",
+    let edits: [&[&str]; 7] = [
+        &["DEL {}", "SET {} foreign"],
+        &["DEL {}", "SADD {} foreign"],
+        &["SETRANGE {} 0 2"],
+        &["SETRANGE {} 17 x"],
+        &["SETRANGE {} 17 99999999999999999999"],
+        &["SETRANGE {} 136 x"],
+        &["SETRANGE {} 136 !"],
     ];
-    for (edit, then) in
-        edits.into_iter().flat_map(|edit| ["SET {} foreign", "SADD {} foreign", ""].map(|then| (edit, then)))
-    {
-        // A key is edited, or made by another program.
-        if (edit == "DEL {}") == then.is_empty() {
-            continue;
-        }
-        let at = format!("{edit}, {then}");
-        let number = foreign.next().unwrap();
+    for (number, edit) in (0..).zip(edits) {
+        let at = edit.join(", ");
         let (edited, other) = (claim(id(number)), claim(id(1_000 + number)));
         lab.put(&edited).await.unwrap();
         let name = lab.name(edited.id);
-        for command in [edit, then].iter().filter(|command| !command.is_empty()) {
+        for command in edit {
             let said = server.say(&command.replace("{}", &name));
             assert!(said.starts_with(':') || said.starts_with("+OK"), "{said}");
         }
         let is_odd = |row: &Row| (row.id, row.kind) == (edited.id, Kind::Other(0));
         let before = server.say(&format!("DUMP {name}"));
         // Also with the row's own token, unless its expiry alone was edited.
-        let tokens = [token(), if edit.contains(" 136 ") { token() } else { edited.token }];
+        let tokens = [token(), if at.contains(" 136 ") { token() } else { edited.token }];
         for write in tokens.map(|token| complete(edited.id, token)).into_iter().chain([claim(edited.id)]) {
             let rows = lab.backend.put(Clocks::default(), &[write, other.clone()]).await.unwrap().rows;
             assert!(rows[0].as_ref().is_some_and(is_odd) && is_done(rows[1].as_ref(), &other), "{at}: {rows:?}");

@@ -70,6 +70,14 @@ impl Place {
     }
 }
 
+/// The ids of the records that a command names as damaged, in their order.
+pub(crate) fn damaged(said: &serde_json::Value) -> Vec<String> {
+    let damaged = said["damaged"].as_array().unwrap().iter();
+    let mut ids: Vec<_> = damaged.map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
 /// The right of a run, and the operation that it is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hold {

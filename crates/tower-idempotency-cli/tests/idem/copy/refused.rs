@@ -5,7 +5,7 @@ use testkit::process::until;
 use tower_idempotency::SledStore;
 use tower_idempotency::store::Store as _;
 
-use super::{Place, ids, listed};
+use super::{Place, damaged, ids, listed};
 use crate::postgres::{client, died_in_a_run, served};
 use crate::program::{idem, json, program, run};
 use crate::service::{Closed, Service, id};
@@ -247,10 +247,7 @@ async fn a_damaged_record_is_named_and_its_key_stays_refused() {
     let to = Place::of("fjall");
     for (copied, already) in [(3, 0), (0, 3)] {
         let said = json(1, &["copy", &closed.name(), &to.name()]);
-        let mut damaged: Vec<_> =
-            said["damaged"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
-        damaged.sort();
-        assert_eq!((damaged, &said["not_the_same"]), (ids(&["k1", "k3"]), &serde_json::json!([])), "{said:#}");
+        assert_eq!((damaged(&said), &said["not_the_same"]), (ids(&["k1", "k3"]), &serde_json::json!([])), "{said:#}");
         assert_eq!((&said["copied"], &said["already_there"]), (&copied.into(), &already.into()), "{said:#}");
         let text = idem(&["copy", &closed.name(), &to.name()]).stdout;
         for one in said["damaged"].as_array().unwrap() {
