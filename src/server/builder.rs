@@ -18,7 +18,7 @@ use super::fingerprint::identify::FingerprintBody;
 use super::key_from::KeyFrom;
 use super::layer::IdempotencyLayer;
 use super::on_replay::Replay;
-use super::options::Hook;
+use super::options::{Hook, can_be_covered};
 use super::reject::rejection::Rejection;
 use super::scope::IntoScope;
 use crate::engine::{OnInFlight, OnInterrupted, Reconciler};
@@ -32,9 +32,9 @@ use crate::engine::{OnInFlight, OnInterrupted, Reconciler};
 impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the methods that are covered, instead of POST and PATCH. To cover DELETE as well, name all three. Safe
     /// methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT are never covered, even if they are
-    /// named here. Default: POST and PATCH.
+    /// named here. Methods are case-sensitive (section 9.1): a request whose method differs from a covered one in the
+    /// case of its letters alone, such as `patch`, is refused with 501. Default: POST and PATCH.
     pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
-        let can_be_covered = |method: &Method| !method.is_safe() && *method != Method::CONNECT;
         let methods = methods.into_iter().filter(can_be_covered).collect();
         self.with(|options| options.methods = methods)
     }
@@ -46,7 +46,9 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.covers = Some(Hook(Arc::new(covers))))
     }
 
-    /// Sets whether covered requests without a key are refused (400 `key-missing`). Default: false; they pass through.
+    /// Sets whether requests without a key are refused (400 `key-missing`). Then every request is covered whose method
+    /// is neither safe nor CONNECT, whatever [`methods`](Self::methods) names, unless [`covers`](Self::covers) leaves
+    /// it out. Default: false; covered requests without a key pass through.
     pub fn require_key(self, require: bool) -> Self {
         self.with(|options| options.require_key = require)
     }
@@ -211,8 +213,8 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Sets the function that is asked before a recorded answer is given again: to a retry, and to a request that has
     /// waited for the run of another one. It has the head of that request, and the recorded answer, whose trailers it
-    /// does not see. It returns what the request gets; the record stays. If it panics, or takes longer than 5 seconds,
-    /// the request is refused with 503, and may be sent again. A request that goes away ends the question. Default:
+    /// does not see. It returns what the request gets; the record stays. If it panics, takes longer than 5 seconds, or
+    /// returns what can't be sent, the request is refused with 503, and may be sent again. A request that goes away ends the question. Default:
     /// none; each replay is given.
     ///
     /// ```

@@ -125,6 +125,21 @@ impl Options {
         policy
     }
 
+    /// Returns whether requests with this method have keys, if `covers` does not leave them out.
+    #[inline]
+    pub(super) fn covers_method(&self, method: &Method) -> bool {
+        self.methods.iter().any(|covered| covered == method) || self.require_key && can_be_covered(method)
+    }
+
+    /// Returns whether a method differs from a covered one in the case of its letters alone. Methods are case-sensitive
+    /// (RFC 9110, section 9.1), but many services take `patch` for PATCH, and `fetch` sends it as it is.
+    pub(super) fn covers_in_other_letters(&self, method: &Method) -> bool {
+        let is_like = |covered: &Method| covered.as_str().eq_ignore_ascii_case(method.as_str());
+        // Where every unsafe method is covered, no one is written in small letters.
+        let is_any = self.require_key && method.as_str().bytes().any(|byte| byte.is_ascii_lowercase());
+        !self.methods.contains(method) && (is_any || self.methods.iter().any(is_like))
+    }
+
     /// The scope that says whose the key of a request is, if one does.
     pub(super) fn scope_of(&self, parts: &Parts) -> Result<Option<Scope>, Rejection> {
         match &self.scope {
@@ -173,6 +188,11 @@ impl Options {
             response.headers_mut().insert(name.clone(), HeaderValue::from_static(outcome));
         }
     }
+}
+
+/// Returns whether requests with this method may have keys: safe methods and CONNECT never have.
+pub(super) fn can_be_covered(method: &Method) -> bool {
+    !method.is_safe() && *method != Method::CONNECT
 }
 
 // A hook is called like the function in it.

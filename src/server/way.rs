@@ -25,7 +25,7 @@ pub(super) enum Way {
     Exchange(Key),
     /// Its body may have a key here, and its header has this one, if it has one. `in_body.rs` reads the body.
     Body(KeyFrom, Option<Key>),
-    /// Its key is missing or malformed.
+    /// Its key is missing or malformed, or its method is in other letters than a covered one.
     Reject(Rejection),
 }
 
@@ -34,23 +34,29 @@ impl<St: Store> LayerState<St> {
     /// Most requests do. The head alone says so, without an allocation. A probe passes only with a safe method (RFC
     /// 9110, section 9.2.1): it must not run.
     pub(super) fn passes<B>(&self, request: &Request<B>) -> bool {
-        let options = &self.options;
-        let is_covered = options.methods.iter().any(|covered| covered == request.method());
-        match is_covered {
+        let (options, method) = (&self.options, request.method());
+        match options.covers_method(method) {
             true => {
                 !options.require_key
                     && options.key_from.is_none()
                     && !has_either(request.headers(), &options.header_name)
             }
-            false => request.method().is_safe() || !request.headers().contains_key(probe::HEADER),
+            false => {
+                method.is_safe()
+                    || !request.headers().contains_key(probe::HEADER) && !options.covers_in_other_letters(method)
+            }
         }
     }
 
     /// Returns the next step for a request that does not simply [pass](Self::passes). A request that is not covered
     /// loses a context that was copied into it.
     pub(super) fn way(&self, parts: &mut Parts, is_probe: bool) -> Way {
-        let is_covered = self.options.methods.contains(&parts.method)
+        let is_in_other_letters = self.options.covers_in_other_letters(&parts.method);
+        let is_covered = (is_in_other_letters || self.options.covers_method(&parts.method))
             && self.options.covers.as_ref().is_none_or(|covers| covers(parts));
+        if is_covered && is_in_other_letters {
+            return Way::Reject(reasons::method_in_other_letters(&parts.method));
+        }
         if !is_covered {
             // Such a request has no record.
             if is_probe {

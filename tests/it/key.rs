@@ -122,6 +122,61 @@ async fn methods_are_covered_as_named_but_safe_ones_and_connect_never() {
     }
 }
 
+/// Sends a request with this method and key twice. Returns the statuses, and the effects.
+async fn twice(lab: &Lab, method: &str, key: Option<&str>) -> ([u16; 2], usize) {
+    let before = lab.effects();
+    let mut statuses = [0; 2];
+    for status in &mut statuses {
+        let request = Request::builder().method(method).uri("/charges");
+        let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+        *status = lab.send(request.body(Body::empty()).unwrap()).await.status.as_u16();
+    }
+    (statuses, lab.effects() - before)
+}
+
+// Row: the method differs from a covered one in the case of its letters alone → 501. Services over WSGI read it without
+// its case. Seeded fault: such a method passes.
+#[tokio::test]
+async fn a_method_in_other_letters_than_a_covered_one_is_refused_and_never_unprotected() {
+    let put = "PUT".parse::<Method>().unwrap();
+    let small = "purge".parse::<Method>().unwrap();
+    for (layer, refused, passed) in [
+        (layer(), &["post", "Post", "patch", "pATCH"][..], &["put", "get", "delete", "PURGE"][..]),
+        (layer().methods([put, small]), &["put", "PURGE", "Purge"], &["post", "patch"]),
+        (layer().require_key(true), &["post", "put", "delete", "get", "purge"], &[]),
+        (layer().covers(|parts| parts.uri.path() != "/charges"), &[], &["post", "patch"]),
+        (layer().require_key(true).covers(|_| false), &[], &["patch", "delete"]),
+    ] {
+        let lab = Lab::counting(layer);
+        for (method, key) in refused.iter().flat_map(|method| [(method, None), (method, Some("k"))]) {
+            assert_eq!(twice(&lab, method, key).await, ([501; 2], 0), "{method} {key:?}");
+        }
+        for (method, key) in passed.iter().flat_map(|method| [(method, None), (method, Some("k"))]) {
+            assert_eq!(twice(&lab, method, key).await, ([200; 2], 2), "{method} {key:?}");
+        }
+    }
+    let lab = Lab::counting(layer());
+    let refused = lab.send(keyed("patch", "/charges", "k").body(Body::empty()).unwrap()).await;
+    refused.assert_refusal(501, "custom", false, None);
+    assert!(refused.text().contains("patch"), "{}", refused.text());
+    assert_eq!(refused.header("idempotency-effect"), Some("none;retry=?0"));
+}
+
+// Seeded faults: only the named methods need a key; a method that is not named runs unprotected with its key.
+#[tokio::test]
+async fn require_key_is_for_every_method_that_is_not_safe() {
+    let lab = Lab::counting(layer().require_key(true));
+    for method in ["POST", "PATCH", "PUT", "DELETE", "PROPPATCH"] {
+        assert_eq!(twice(&lab, method, None).await, ([400; 2], 0), "{method}");
+        assert_eq!(twice(&lab, method, Some(method)).await, ([200; 2], 1), "{method}");
+    }
+    for method in ["GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"] {
+        assert_eq!(twice(&lab, method, None).await, ([200; 2], 2), "{method}");
+    }
+    let lab = Lab::counting(layer().require_key(true).covers(|parts| parts.method == Method::POST));
+    assert_eq!(twice(&lab, "DELETE", None).await, ([200; 2], 2), "`covers` leaves it out");
+}
+
 #[tokio::test]
 async fn covers_says_which_requests_are_covered() {
     let lab = Lab::counting(layer().require_key(true).covers(|parts| parts.uri.path().starts_with("/charges")));

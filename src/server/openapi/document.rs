@@ -80,7 +80,7 @@ impl<St, M> IdempotencyLayer<St, M> {
         for (path, item) in &mut openapi.paths.paths {
             let of_path = item.parameters.clone().unwrap_or_default();
             for (method, operation) in operations(item) {
-                if options.methods.contains(&method) && is_covered(&method, path) {
+                if options.covers_method(&method) && is_covered(&method, path) {
                     addition.add_to(operation, &of_path, components);
                     covers_any = true;
                 }

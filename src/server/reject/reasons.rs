@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::fmt::Debug;
 
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
 use crate::engine::{OnInterrupted, Policy};
@@ -33,6 +33,16 @@ pub(crate) fn key_missing(name: &HeaderName, form: KeyForm, place: Option<&dyn D
 /// Rejects a key that `header::read_key` does not take. The error names the header and what is wrong.
 pub(crate) fn key_malformed(error: &HeaderError) -> Rejection {
     Rejection::new(RejectionKind::KeyMalformed, error.to_string())
+}
+
+/// Rejects a method that differs from a covered one in the case of its letters alone. The server knows no such method
+/// (RFC 9110, section 9.1), and a service that reads it without its case would run the request unprotected.
+pub(crate) fn method_in_other_letters(method: &Method) -> Rejection {
+    let detail = format!(
+        "Methods are case-sensitive, and {method} is none that is known here. Nothing was done; send the request with the \
+         method in capital letters, or as the server's documentation has it."
+    );
+    Rejection::custom(StatusCode::NOT_IMPLEMENTED, "The method is not known", detail)
 }
 
 /// Rejects a body in which the key can't be found.

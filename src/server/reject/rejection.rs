@@ -30,7 +30,8 @@ macro_rules! kinds {
         #[allow(missing_docs, reason = "each is described, once, in the module `problem`")]
         pub enum RejectionKind {
             $($kind,)*
-            /// The application's own, from its function `scope` or `on_replay`.
+            /// The application's own, from its function `scope` or `on_replay`; or the layer's, of a method in other
+            /// letters than a covered one.
             Custom,
         }
 
