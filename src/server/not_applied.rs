@@ -5,17 +5,59 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{HeaderName, RETRY_AFTER};
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::response::Parts;
+
+use super::header::lines;
 
 /// A nonce that the server wants in the client's next proof (RFC 9449, section 8).
 const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// By which x402 asks for a payment, from its version 2 on.
+const PAYMENT_REQUIRED: &str = "payment-required";
+/// By which servers say what became of a payment: x402 in both of its versions, and the scheme `Payment`.
+const PAYMENT_RESPONSES: [&str; 3] = ["payment-response", "x-payment-response", "payment-receipt"];
 
 /// Returns whether the head says so.
 pub(super) fn by_head(parts: &Parts) -> bool {
     // Later, if the server says when (RFC 9110, section 15.5.14).
     let is_later = parts.status == StatusCode::PAYLOAD_TOO_LARGE && parts.headers.contains_key(RETRY_AFTER);
-    is_later || by_status(parts.status)
+    is_later || asks_for_payment(parts) || by_status(parts.status)
+}
+
+/// Returns whether an answer asks for a payment, with which the same request is sent again: by the header of x402, or
+/// by a challenge of the scheme `Payment`. One that says what became of a payment is an outcome: servers of x402 settle
+/// after the effect.
+fn asks_for_payment(parts: &Parts) -> bool {
+    let has = |name| parts.headers.contains_key(name);
+    parts.status == StatusCode::PAYMENT_REQUIRED
+        && (has(PAYMENT_REQUIRED) || lines(&parts.headers, WWW_AUTHENTICATE).any(challenges_to_pay))
+        && !PAYMENT_RESPONSES.into_iter().any(has)
+}
+
+/// Returns whether a field of challenges (RFC 9110, section 11.6.1) has one of the scheme `Payment`.
+fn challenges_to_pay(value: &HeaderValue) -> bool {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let challenges = value.as_bytes().split(move |byte| {
+        is_quoted ^= *byte == b'"' && !is_escaped;
+        is_escaped = *byte == b'\\' && is_quoted && !is_escaped;
+        *byte == b',' && !is_quoted
+    });
+    challenges.map(<[u8]>::trim_ascii).any(is_of_payment)
+}
+
+/// Returns whether these credentials are a payment.
+pub(super) fn is_payment(credentials: &HeaderValue) -> bool {
+    is_of_payment(credentials.as_bytes())
+}
+
+/// Returns whether a challenge, or credentials, are of the scheme `Payment`, whose name has no case.
+fn is_of_payment(value: &[u8]) -> bool {
+    const SCHEME: &[u8] = b"payment";
+    let (scheme, rest) = value.split_at_checked(SCHEME.len()).unwrap_or((value, b""));
+    // With `=` it is a parameter of another challenge.
+    let is_scheme = rest.first().is_none_or(|byte| matches!(byte, b' ' | b'\t'));
+    scheme.eq_ignore_ascii_case(SCHEME) && is_scheme && !rest.trim_ascii_start().starts_with(b"=")
 }
 
 /// Returns whether the status leaves it unknown whether the request was applied.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::{Instant, timeout};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::answer::meaning::is_final;
 use super::answer::{marks, snapshot};
 use super::effect::Effect;
+use super::header::lines;
 use super::reject::rejection::Rejection;
 use crate::engine::{End, Engine, Verdict};
 use crate::panics::panic_message;
@@ -39,8 +41,9 @@ pub enum Replay {
     /// ([`retry_with_same_key`](Rejection::retry_with_same_key)).
     Refuse(Rejection),
     /// This answer, with the recorded trailers. It is marked as a replay, as the recorded one would be; its extensions
-    /// and an `Idempotency-Effect` are left out. An exchange that passes on one that is [`Secret`](crate::Secret) does
-    /// not store it.
+    /// and an `Idempotency-Effect` are left out. An interim status (1xx), or a `Content-Length` that is not the body's
+    /// length, refuses the request with 503, as a panic does. An exchange that passes on one that is
+    /// [`Secret`](crate::Secret) does not store it.
     Replace(Response<Bytes>),
 }
 
@@ -98,6 +101,16 @@ async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Op
     let stored = Response::from_parts(head, body);
     let asked = AssertUnwindSafe(async move { hook(parts, stored).await }).catch_unwind();
     let replay = match timeout(ASK_TIMEOUT, asked).await {
+        Ok(Ok(Replay::Replace(answer))) if !can_be_sent(&answer) => {
+            let status = answer.status().as_u16();
+            once_a_minute!(
+                FAILED,
+                error,
+                status,
+                "the function of `on_replay` gave an interim answer, or one of another length than it declares"
+            );
+            Replay::Refuse(not_asked())
+        }
         Ok(Ok(replay)) => replay,
         Ok(Err(panic)) => {
             let panic = panic_message(&*panic);
@@ -126,6 +139,16 @@ async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Op
         }
         replay => replay,
     }
+}
+
+/// Returns whether a server can send this answer: it is no interim one (RFC 9110, section 15.2), and has the length that
+/// it declares, unless its status says that it has no body (section 8.6).
+fn can_be_sent(answer: &Response<Bytes>) -> bool {
+    let has_body = !matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = answer.body().len().to_string();
+    let fits = |declared: &HeaderValue| declared.as_bytes() == length.as_bytes();
+    !answer.status().is_informational()
+        && (!has_body && answer.body().is_empty() || lines(answer.headers(), CONTENT_LENGTH).all(fits))
 }
 
 /// Refuses a replay about which the application has not decided.

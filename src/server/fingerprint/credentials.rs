@@ -3,15 +3,17 @@
 //! A header that is compared and means nothing costs a retry its answer; one that means something and is not compared
 //! gives one client the answer of another. So the list of headers is long, and values are compared as they are. Three
 //! things make no difference: how a scheme's name is written (its case, and the blanks after it), the order of cookies
-//! with different names, and cookies that others than the application set.
+//! with different names, and cookies that others than the application set. A payment, in `Authorization` with the scheme
+//! `Payment`, is no credential.
 
-use http::header::{COOKIE, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 use crate::fingerprint::FingerprintBuilder;
 use crate::key::Scope;
 use crate::server::header::lines;
+use crate::server::not_applied::is_payment;
 
 /// Identifies a client that has nothing else (RFC 9421). Of others it says nothing, and is new with each try.
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
@@ -46,7 +48,10 @@ impl Credentials {
     /// Returns the headers in which a request says who sends it, in the order of their names. `key` is the header of
     /// the key: it may be written otherwise in a retry, and the record's id has it already.
     pub(crate) fn names<'a>(&self, parts: &'a Parts, key: &HeaderName) -> Vec<&'a HeaderName> {
-        let counts = |name: &&HeaderName| *name != key && (is_credential(name) || self.headers.contains(name));
+        // A payment says nothing of who pays, and is new with each try.
+        let pays = |name: &HeaderName| *name == AUTHORIZATION && lines(&parts.headers, name).all(is_payment);
+        let counts =
+            |name: &&HeaderName| *name != key && (is_credential(name) || self.headers.contains(name)) && !pays(name);
         let mut names: Vec<_> = parts.headers.keys().filter(counts).collect();
         names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         names

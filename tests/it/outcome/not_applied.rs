@@ -100,37 +100,3 @@ async fn what_was_signed_in_for_is_replayed_and_refused_to_others() {
     assert!(lab.send(with("authorization", "Bearer a")).await.is_replay());
     assert_eq!(lab.send(with("authorization", "Bearer b")).await.problem(), "credentials-changed");
 }
-
-// The recipe of `docs/meanings.md`.
-#[tokio::test]
-async fn a_payment_that_is_asked_for_first_is_one_operation_with_its_key_x402() {
-    let charge = async |request: Request| match request.headers().get("payment-signature") {
-        None => (StatusCode::PAYMENT_REQUIRED, [("payment-required", "eyJ4NDAyVmVyc2lvbiI6Mn0=")]).into_response(),
-        Some(payment) if payment == "declined" => (StatusCode::PAYMENT_REQUIRED, "declined").into_response(),
-        Some(_) => "paid".into_response(),
-    };
-    for layer in [layer(), rerun()] {
-        let layer = layer.classify(|parts: &http::response::Parts, _: Option<&HeaderMap>| {
-            let asks = parts.status == StatusCode::PAYMENT_REQUIRED && parts.headers.contains_key("payment-required");
-            asks.then_some(Meaning::NotStarted)
-        });
-        let lab = Lab::of(Router::new().route("/charges", routing::post(charge)).layer(layer));
-        let pay = |key: &str, payment: Option<&str>| {
-            let request = keyed("POST", "/charges", key);
-            let request =
-                payment.into_iter().fold(request, |request, payment| request.header("payment-signature", payment));
-            lab.send(request.body("a".into()).unwrap())
-        };
-        for key in ["paid", "declined"] {
-            for _ in 0..2 {
-                let asked = pay(key, None).await;
-                assert_eq!((asked.status.as_u16(), asked.header("idempotency-effect")), (402, Some("none")));
-            }
-        }
-        assert_eq!(pay("paid", Some("signed")).await.text(), "paid");
-        let again = pay("paid", Some("signed-anew")).await;
-        assert_eq!((again.text(), again.is_replay()), ("paid", true), "the payment is not compared");
-        assert_eq!(pay("declined", Some("declined")).await.text(), "declined");
-        assert!(pay("declined", Some("declined")).await.is_replay(), "a plain 402 is an outcome");
-    }
-}
