@@ -10,6 +10,7 @@ use super::bodies::body::KeepBody;
 use super::layer_state::LayerState;
 use super::options::Options;
 use super::service::IdempotencyService;
+use super::warnings::{self, HeaderTaken};
 use crate::store::Store;
 
 /// Makes retried requests safe: the first request with a key runs, the others get its answer.
@@ -86,6 +87,16 @@ impl<St, M> IdempotencyLayer<St, M> {
         state.get_or_init(|| Arc::new(LayerState::new(Arc::clone(store), Arc::clone(options))))
     }
 
+    /// Looks whether [`header_name`](Self::header_name), [`replay_header_name`](Self::replay_header_name) and
+    /// [`outcome_header_name`](Self::outcome_header_name) name headers of their own. A layer that does not panics when
+    /// it is put around a service, so call this before if the names come from outside.
+    ///
+    /// # Errors
+    /// [`HeaderTaken`] for the first one that names a header of HTTP's, of the layer's or of another option.
+    pub fn check(&self) -> Result<(), HeaderTaken> {
+        warnings::check(&self.options)
+    }
+
     /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &St {
@@ -96,7 +107,12 @@ impl<St, M> IdempotencyLayer<St, M> {
 impl<S, St: Store, M> Layer<S> for IdempotencyLayer<St, M> {
     type Service = IdempotencyService<S, St, M>;
 
+    /// # Panics
+    /// If an option names a header of another purpose: see [`check`](IdempotencyLayer::check).
     fn layer(&self, inner: S) -> Self::Service {
+        if let Err(taken) = self.check() {
+            panic!("{taken}");
+        }
         self.state().warn();
         IdempotencyService::behind(Arc::clone(self.state()), inner)
     }

@@ -28,7 +28,7 @@
 //! | `on_replay.rs` | asks the application before a recorded answer is given again |
 //! | `probe.rs`, `look.rs` | a request that asks what a retry would get, and that never runs; its answer |
 //! | `not_applied.rs` | the statuses that say that nothing was done |
-//! | `warnings.rs` | warns of options that switch the protection off |
+//! | `warnings.rs` | refuses names of headers, and warns of options that switch the protection off |
 //! | `drain.rs` | drain, and the counts |
 //! | `health.rs` | the probes `/livez` and `/readyz` |
 
@@ -95,3 +95,4 @@ pub use pointer::NotAPlace;
 pub use profile::{Envelope, Profile};
 pub use scope::IntoScope;
 pub use service::IdempotencyService;
+pub use warnings::HeaderTaken;

@@ -249,22 +249,24 @@ async fn the_settings_of_stores_are_those_of_their_builders() {
 #[tokio::test]
 async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
     for (json, warning) in [
-        (r#"{ "retention": "0s" }"#, Some("`retention` is zero")),
+        (r#"{ "retention": "0s" }"#, Some("`retention` is shorter")),
+        // As one writes `1m` by mistake.
+        (r#"{ "retention": "1ms" }"#, Some("`retention` is shorter")),
+        (r#"{ "retention": "1m" }"#, None),
+        (r#"{ "retention": "1ms", "outcome_retention": "2ms" }"#, Some("`retention` is shorter")),
+        (r#"{ "interrupted_retention": "1ms" }"#, Some("`interrupted_retention` is shorter")),
         (r#"{ "outcome_retention": "23h" }"#, Some("`outcome_retention` is shorter than `retention`")),
         (r#"{ "outcome_retention": "24h" }"#, None),
         (r#"{ "retention": "0s", "outcome_retention": "24h" }"#, None),
-        (r#"{ "interrupted_retention": "0s" }"#, Some("`interrupted_retention` is zero")),
+        (r#"{ "interrupted_retention": "0s" }"#, Some("`interrupted_retention` is shorter")),
         (r#"{ "max_runs": 0 }"#, Some("`max_runs` is zero")),
         (r#"{ "max_run": "0s" }"#, Some("`max_run` is zero")),
-        (r#"{ "replay_header_name": "Content-Length" }"#, Some("`replay_header_name` is a header")),
         (r#"{ "discoverable": ["/a", "orders"] }"#, Some("`discoverable` names a route")),
         (r#"{ "methods": [] }"#, Some("`methods` names no method")),
         (r#"{ "methods": ["GET", "OPTIONS"] }"#, Some("`methods` names no method")),
-        (r#"{ "header_name": "Host" }"#, Some("`header_name` is a header")),
-        (r#"{ "header_name": "authorization" }"#, Some("`header_name` is a header")),
         // This profile keeps records for a day at least.
         (r#"{ "retention": "0s", "interrupted_retention": "0s", "profile": "acp" }"#, None),
-        (r#"{ "retention": "1s", "methods": ["DELETE"], "header_name": "x-request-id" }"#, None),
+        (r#"{ "retention": "1h", "methods": ["DELETE"], "header_name": "x-request-id" }"#, None),
         ("{}", None),
     ] {
         let log = Log::begin(Level::WARN);
@@ -278,7 +280,53 @@ async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
     }
     let log = Log::begin(Level::WARN);
     let consumer = Once::<_, ()>::new(MemoryStore::new()).retention(Duration::ZERO);
-    assert!(log.lines().concat().contains("`retention` is zero"), "{consumer:?}");
+    assert!(log.lines().concat().contains("`retention` is shorter"), "{consumer:?}");
+}
+
+// Seeded faults, one for each line: a name is not compared with the list, or with the others.
+#[test]
+fn a_header_of_another_purpose_is_refused_before_a_service_is_put_behind_the_layer() {
+    let taken = |json: &str| {
+        let layer = serde_json::from_str::<LayerConfig>(json).unwrap().apply(layer());
+        let checked = layer.check().map_err(|taken| (taken.option, taken.name.to_string()));
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(layer.layer(())))).is_err();
+        assert_eq!(panics, checked.is_err(), "{json}");
+        checked.err()
+    };
+    for (option, names) in [
+        ("header_name", &["Host", "authorization", "idempotency-probe", "Content-Type"][..]),
+        (
+            "replay_header_name",
+            &["Content-Length", "idempotency-effect", "Idempotency-Key", "Retry-After", "link", "set-cookie"],
+        ),
+        (
+            "outcome_header_name",
+            &["Idempotency-Effect", "idempotent-replayed", "idempotency-key", "retry-after", "Date", "content-type"],
+        ),
+    ] {
+        for name in names {
+            let found = taken(&format!(r#"{{ "{option}": "{name}" }}"#));
+            assert_eq!(found, Some((option, name.to_lowercase())), "{option} {name}");
+        }
+    }
+    for (json, option) in [
+        (r#"{ "replay_header_name": "x-a", "outcome_header_name": "x-a" }"#, "outcome_header_name"),
+        (r#"{ "header_name": "x-a", "outcome_header_name": "x-a" }"#, "outcome_header_name"),
+        (r#"{ "header_name": "x-a", "replay_header_name": "x-a" }"#, "replay_header_name"),
+        (r#"{ "profile": "stripe", "outcome_header_name": "stripe-should-retry" }"#, "outcome_header_name"),
+        (r#"{ "profile": "stripe", "replay_header_name": "Stripe-Should-Retry" }"#, "replay_header_name"),
+    ] {
+        assert_eq!(taken(json).map(|(option, _)| option), Some(option), "{json}");
+    }
+    for right in [
+        "{}",
+        r#"{ "profile": "stripe" }"#,
+        r#"{ "outcome_header_name": "stripe-should-retry" }"#,
+        r#"{ "header_name": "x-a", "replay_header_name": "x-b", "outcome_header_name": "x-c" }"#,
+        r#"{ "header_name": "x-a", "outcome_header_name": "idempotency-key" }"#,
+    ] {
+        assert_eq!(taken(right), None, "{right}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod any_body;
 mod body_types;
 mod discovery;
+mod fallbacks;
 mod firefox;
 mod iceberg;
 mod layers;
