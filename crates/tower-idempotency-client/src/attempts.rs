@@ -219,7 +219,8 @@ impl<A: Attempts> Call<A> {
         };
         // No more than what is declared is read in vain.
         let is_too_long = header(CONTENT_LENGTH).parse().is_ok_and(|length: usize| length > limit);
-        let is_stream = header(CONTENT_TYPE).starts_with("text/event-stream");
+        let kind = header(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+        let is_stream = kind.eq_ignore_ascii_case("text/event-stream");
         if is_stream || is_too_long { 0 } else { limit }
     }
 

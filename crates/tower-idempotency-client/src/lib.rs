@@ -126,11 +126,14 @@
 //! | an answer with `Idempotent-Replayed: true`, or what came after a redirect that was followed | it is the answer | |
 //! | `Idempotency-Effect: done`, or a problem `not-replayable` | an error: [`Reason::NotKept`] | by the parameter `status` or the member `original_status`: a 2xx is done, any other one as below; without it, unknown |
 //! | `Idempotency-Effect` with the parameter `retry`, and not 422 | a retry | by its token: `none` is refused, `pending` and `unknown` are unknown |
-//! | the same with `retry=?0`, or on a 2xx | an error: [`Reason::Rejected`] | by its token |
+//! | the same with `retry=?0`, or on a 2xx | an error: [`Reason::Rejected`] | by its token; `none` on a 2xx that is not gRPC's is unknown |
 //! | the same without the parameter | as its status says below | by its token |
-//! | a 2xx, also with `Idempotency-Effect` with another token, or on several lines | it is the answer | |
+//! | `Idempotency-Effect` that is malformed, on several lines, or has another token, and no 2xx | as its status says below | unknown |
+//! | a 2xx, also with such an `Idempotency-Effect` | it is the answer | |
+//! | a problem with `retry_with_same_key` and `original_status`, and a type that is not known here: the replay was refused | an error: [`Reason::NotKept`], or a retry | as above, or unknown |
 //! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight`, and not 422 | a retry | by its type, else by its status |
 //! | a problem with that member otherwise, such as `outcome-unknown` | an error: [`Reason::Rejected`] | by its type, else by its status |
+//! | another type or code that has `idempoten` in it, a 4xx but for 409, and a key of the caller's own | an error: [`Reason::Rejected`] | unknown: an earlier call may have had the key |
 //! | the code `idempotency_conflict`: the key has another request | an error: [`Reason::Rejected`] | unknown: an earlier attempt may have had the key |
 //! | 409 with a type or code of keys: `idempotency_key_in_use`, `idempotency_in_flight`, `idempotency_error`, or a problem whose type has `idempotency` in it | a retry | unknown |
 //! | the type `idempotency_error` with another status: the key has another request | an error: [`Reason::Rejected`] | unknown, for the same reason |

@@ -55,7 +55,7 @@ pub(crate) fn may_be_rejection(status: StatusCode, headers: &HeaderMap) -> bool 
 
 /// What is known of an operation whose recorded answer this is.
 pub(crate) fn known_of_replay(status: StatusCode, headers: &HeaderMap) -> Known {
-    match Effect::in_head(headers) {
+    match Effect::in_head(status, headers) {
         // The application has had it recorded although its status says that nothing was done.
         Some(Effect { token: Token::Unknown, .. }) => Known::Unknown,
         _ if status.is_success() => Known::Done,
@@ -69,15 +69,17 @@ pub(crate) fn known_of_replay(status: StatusCode, headers: &HeaderMap) -> Known 
 
 /// Whether an answer is a success that says nothing else of itself. What can't be read says nothing.
 pub(crate) fn is_plain_success(status: StatusCode, headers: &HeaderMap) -> bool {
-    status.is_success() && Effect::in_head(headers).is_none()
+    status.is_success() && Effect::in_head(status, headers).is_none()
 }
 
 /// Judges an answer that is neither a replay nor a plain success.
 pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before: Before) -> Verdict {
     let after = retry_after(headers);
     let of_status = known_of_status(status);
-    if let Some(effect) = Effect::in_head(headers) {
+    if let Some(effect) = Effect::in_head(status, headers) {
         let known = match effect.token {
+            // A success can't say so, but for gRPC's, which are refusals by their trailers.
+            Token::None if status.is_success() && !is_of_grpc(headers) => Known::Unknown,
             Token::None => Known::Refused,
             Token::Unknown => Known::Unknown,
             Token::Done => return Verdict::Ended(known_of_end(effect.status)),
@@ -94,7 +96,7 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before
         true => serde_json::from_slice(body).unwrap_or_default(),
         false => Value::Null,
     };
-    if let Some(verdict) = judge_rejection(status, &rejection, after, of_status) {
+    if let Some(verdict) = judge_rejection(status, &rejection, after, of_status, before) {
         return verdict;
     }
     if status == StatusCode::UNPROCESSABLE_ENTITY {
@@ -138,14 +140,17 @@ enum Token {
 }
 
 impl Effect {
-    /// Reads the header, if there is one line of it.
-    fn in_head(headers: &HeaderMap) -> Option<Self> {
+    /// Reads the header, if it is there. A value that can't be read, or is not known here, and several leave it unknown
+    /// what became of the operation, unless the answer is a success.
+    fn in_head(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
         let mut lines = headers.get_all(EFFECT).iter();
-        let line = lines.next().filter(|_| lines.next().is_none());
-        line.and_then(Self::of)
+        let first = lines.next()?;
+        let only = Some(first).filter(|_| lines.next().is_none());
+        let unread = Self { token: Token::Unknown, retry: None, status: None };
+        only.and_then(Self::of).or(Some(unread).filter(|_| !status.is_success()))
     }
 
-    /// Reads the header. A Token that is not known here says nothing.
+    /// Reads a value of the header, strictly.
     fn of(value: &HeaderValue) -> Option<Self> {
         let mut parts = value.to_str().ok()?.split(';').map(str::trim);
         let token = match parts.next()? {
@@ -158,13 +163,32 @@ impl Effect {
         for parameter in parts {
             match parameter.split_once('=') {
                 None if parameter == "retry" => effect.retry = Some(true),
-                Some(("retry", value)) => effect.retry = Some(value == "?1"),
-                Some(("status", value)) => effect.status = value.parse().ok(),
-                _ => {}
+                Some(("retry", "?1")) => effect.retry = Some(true),
+                Some(("retry", "?0")) => effect.retry = Some(false),
+                Some(("status", value)) => effect.status = Some(value.parse().ok()?),
+                // A parameter of a later release, and no second value, which a gateway has joined with this one.
+                Some((name, value)) if is_key(name) && !value.contains(',') => {}
+                None if is_key(parameter) => {}
+                _ => return None,
             }
         }
         Some(effect)
     }
+}
+
+/// Returns whether a parameter of structured fields may have this name (RFC 9651, section 3.1.2).
+fn is_key(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_lowercase() || first == '*')
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(&byte))
+        && !["retry", "status"].contains(&name)
+}
+
+/// Returns whether an answer is gRPC's, as tower-idempotency has it.
+fn is_of_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes).split_at_checked(16);
+    kind.is_some_and(|(kind, rest)| {
+        kind.eq_ignore_ascii_case(b"application/grpc") && rest.first().is_none_or(|next| b"+; ".contains(next))
+    })
 }
 
 /// Judges what a rejection in JSON says of itself: problem details (RFC 9457), and envelopes in the style of Stripe and
@@ -174,16 +198,20 @@ fn judge_rejection(
     rejection: &Value,
     after: Option<Duration>,
     of_status: Known,
+    before: Before,
 ) -> Option<Verdict> {
     let original = rejection["original_status"].as_u64();
     let kind = rejection["type"].as_str().unwrap_or_default();
     // What one of tower-idempotency says, by its name.
-    let own = |name: &str, again| match name {
+    let own = |name: &str, again: bool| match name {
         "not-replayable" => Verdict::Ended(known_of_end(original)),
-        _ => {
-            let known = known_of_problem(name, after.is_some()).unwrap_or(of_status);
-            if again { Verdict::Again(known, after) } else { Verdict::Rejected(known) }
-        }
+        _ => match known_of_problem(name, after.is_some()) {
+            // It refuses the replay of an operation that has ended, and not the operation.
+            None if original.is_some() && !again => Verdict::Ended(known_of_end(original)),
+            None if original.is_some() => Verdict::Again(Known::Unknown, after),
+            known if again => Verdict::Again(known.unwrap_or(of_status), after),
+            known => Verdict::Rejected(known.unwrap_or(of_status)),
+        },
     };
     if let Some(again) = rejection["retry_with_same_key"].as_bool() {
         // The `type` is a URL, and its last part is the problem's name.
@@ -203,6 +231,11 @@ fn judge_rejection(
         && let Some(code) = OWN_CODES.into_iter().find(|code| says(code))
     {
         return Some(own(&code.replace('_', "-"), false));
+    }
+    // The key that the caller has sent before was refused, in a dialect that is not known here.
+    let names_keys = texts.into_iter().flatten().any(|text| text.to_lowercase().contains("idempoten"));
+    if names_keys && before.is_own && status.is_client_error() && status != StatusCode::CONFLICT {
+        return Some(Verdict::Rejected(Known::Unknown));
     }
     let is_of_keys = says("idempotency_key_in_use") || says("idempotency_in_flight") || says("idempotency_error");
     // The draft has a conflict for a request that is being processed, with a type of the API's own for keys.

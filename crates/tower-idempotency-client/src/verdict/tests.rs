@@ -77,6 +77,8 @@ fn what_the_server_says_of_the_effect_comes_before_everything_else() {
     let of = |status, value| verdict(status, &[("idempotency-effect", value), AFTER], "", false);
     for (value, known) in [("none", Known::Refused), ("pending", Known::Unknown), ("unknown", Known::Unknown)] {
         for status in [200, 400, 409, 500, 502, 503] {
+            // A success can't say that nothing was done.
+            let known = if status == 200 { Known::Unknown } else { known };
             assert_eq!(of(status, format!("{value};retry").leak()), Verdict::Again(known, ONE), "{value} {status}");
             assert_eq!(of(status, format!("{value}; retry=?1").leak()), Verdict::Again(known, ONE), "{value} {status}");
             assert_eq!(of(status, format!("{value};retry=?0").leak()), Verdict::Rejected(known), "{value} {status}");
@@ -85,7 +87,11 @@ fn what_the_server_says_of_the_effect_comes_before_everything_else() {
         // Without the parameter, the status says whether a retry is of use; a success is none.
         assert_eq!(of(503, value), Verdict::Again(known, ONE), "{value}");
         assert_eq!(of(500, value), Verdict::Answer(known), "{value}");
-        assert_eq!(of(200, value), Verdict::Rejected(known), "{value}");
+        assert_eq!(of(200, value), Verdict::Rejected(Known::Unknown), "{value}");
+        // But for gRPC's, which are refusals by their trailers.
+        let of_grpc =
+            verdict(200, &[("idempotency-effect", value), ("content-type", "application/grpc+proto")], "", false);
+        assert_eq!(of_grpc, Verdict::Rejected(known), "{value}");
     }
     for status in [409, 200, 503] {
         assert_eq!(of(status, "done;status=402;retry=?0"), Verdict::Ended(Known::Refused));
@@ -93,9 +99,73 @@ fn what_the_server_says_of_the_effect_comes_before_everything_else() {
         assert_eq!(of(status, "done;status=500"), Verdict::Ended(Known::Unknown));
         assert_eq!(of(status, "done"), Verdict::Ended(Known::Unknown));
     }
-    // A token of a later release says nothing.
-    assert_eq!(of(500, "maybe;retry"), Verdict::Answer(Known::Unknown));
-    assert!(!is_plain_success(StatusCode::OK, &[(EFFECT, HeaderValue::from_static("none"))].into_iter().collect()));
+    // A parameter of a later release says nothing.
+    assert_eq!(of(400, "none;since=4;retry=?0;why"), Verdict::Rejected(Known::Refused));
+}
+
+// Seeded faults: what can't be read is left out of account; what a gateway has joined is a parameter's value.
+#[test]
+fn an_effect_that_is_malformed_joined_with_another_or_of_a_later_release_is_unknown() {
+    for value in [
+        "maybe", "None", "NONE;retry", "none,unknown", "none;retry, unknown;retry=?0", "none;retry=?0, none", "none;;",
+        "none;=x", "none;retry=1", "none;retry=?2", "none;Retry", "none;a=b, c", "\"none\"", "", "done;status=x",
+        "done;status", "done;status=200, done;status=402",
+    ] {
+        let lines = [("idempotency-effect", value)];
+        for status in [400, 403, 422] {
+            assert_eq!(verdict(status, &lines, "", false), Verdict::Answer(Known::Unknown), "{value} {status}");
+        }
+        assert_eq!(verdict(503, &lines, "", false), Verdict::Again(Known::Unknown, None), "{value}");
+        // Of a success, it says nothing.
+        let headers: HeaderMap = [(EFFECT, HeaderValue::from_static(value))].into_iter().collect();
+        assert!(is_plain_success(StatusCode::OK, &headers), "{value}");
+        assert_eq!(known_of_replay(StatusCode::PAYMENT_REQUIRED, &headers), Known::Unknown, "{value}");
+    }
+    let two = |one, other| [("idempotency-effect", one), ("idempotency-effect", other)];
+    for lines in [two("none", "unknown"), two("none", "none")] {
+        let headers = lines.iter().map(|(_, value)| HeaderValue::from_static(value));
+        let mut map = HeaderMap::new();
+        headers.for_each(|value| _ = map.append(EFFECT, value));
+        let judged = judge(StatusCode::FORBIDDEN, &map, b"", Before::default());
+        assert_eq!(judged, Verdict::Answer(Known::Unknown), "{lines:?}");
+    }
+}
+
+// Seeded fault: the status of the refusal is taken for the operation's.
+#[test]
+fn a_refused_replay_whose_header_was_lost_is_no_refusal_of_the_operation() {
+    let lines = [("content-type", "application/problem+json")];
+    for (original, again, expected) in [
+        (200, false, Verdict::Ended(Known::Done)),
+        (402, false, Verdict::Ended(Known::Refused)),
+        (502, false, Verdict::Ended(Known::Unknown)),
+        (200, true, Verdict::Again(Known::Unknown, None)),
+    ] {
+        let body = format!(
+            r#"{{"type":"https://example.com/problem/#custom","retry_with_same_key":{again},"original_status":{original}}}"#
+        );
+        assert_eq!(verdict(403, &lines, &body, false), expected, "{original} {again}");
+    }
+}
+
+// Seeded fault: a name that is not on the list leaves it to the status.
+#[test]
+fn a_refusal_that_names_idempotency_leaves_a_key_of_the_caller_s_own_unknown() {
+    let of = |status, body: &str, is_own| {
+        let lines = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))].into_iter().collect();
+        judge(StatusCode::from_u16(status).unwrap(), &lines, body.as_bytes(), Before { is_unknown: false, is_own })
+    };
+    for body in [
+        r#"{"type":"https://developer.example.com/idempotency","title":"Idempotency-Key is already used"}"#,
+        r#"{"code":"IDEMPOTENCY_KEY_REUSED"}"#,
+        r#"{"error":{"code":"IdempotentParameterMismatch"}}"#,
+    ] {
+        for status in [400, 422] {
+            assert_eq!(of(status, body, true), Verdict::Rejected(Known::Unknown), "{status} {body}");
+            assert_eq!(of(status, body, false), Verdict::Answer(Known::Refused), "{status} {body}");
+        }
+    }
+    assert_eq!(of(400, r#"{"code":"amount_missing"}"#, true), Verdict::Answer(Known::Refused));
 }
 
 #[test]

@@ -231,7 +231,7 @@ async fn an_answer_that_is_too_long_or_a_stream_is_passed_on_as_it_comes() {
     let passed_on = [
         (layer.clone().max_answer(5), &[][..]),
         (layer.clone(), &[("content-length", "1048577")]),
-        (layer, &[("content-type", "text/event-stream; charset=utf-8")]),
+        (layer, &[("content-type", "Text/Event-Stream; charset=utf-8")]),
     ];
     for (layer, lines) in passed_on {
         let answer = Script::default().breaks_off(200, lines).post(&layer).await.unwrap();
