@@ -110,7 +110,8 @@ impl FromStr for KeyFrom {
     type Err = NotAPlace;
 
     fn from_str(text: &str) -> Result<Self, NotAPlace> {
-        match text.split_once(':') {
+        // A name with a blank at an end would find nothing, so that each request would run.
+        match text.split_once(':').filter(|(_, place)| *place == place.trim()) {
             Some(("json", pointer)) => Self::json_pointer(pointer),
             Some(("form", name)) if !name.is_empty() => Ok(Self::form_field(name)),
             _ => Err(NotAPlace::new(text)),

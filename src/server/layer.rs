@@ -10,7 +10,7 @@ use super::bodies::body::KeepBody;
 use super::layer_state::LayerState;
 use super::options::Options;
 use super::service::IdempotencyService;
-use super::warnings::{self, HeaderTaken};
+use super::warnings::{self, WrongName};
 use crate::store::Store;
 
 /// Makes retried requests safe: the first request with a key runs, the others get its answer.
@@ -87,13 +87,15 @@ impl<St, M> IdempotencyLayer<St, M> {
         state.get_or_init(|| Arc::new(LayerState::new(Arc::clone(store), Arc::clone(options))))
     }
 
-    /// Looks whether [`header_name`](Self::header_name), [`replay_header_name`](Self::replay_header_name) and
-    /// [`outcome_header_name`](Self::outcome_header_name) name headers of their own. A layer that does not panics when
-    /// it is put around a service, so call this before if the names come from outside.
+    /// Looks whether [`header_name`](Self::header_name), [`replay_header_name`](Self::replay_header_name),
+    /// [`outcome_header_name`](Self::outcome_header_name) and [`credential_cookies`](Self::credential_cookies) have names
+    /// that can be meant. A layer with another one panics when it is put around a service, so call this before if the
+    /// names come from outside.
     ///
     /// # Errors
-    /// [`HeaderTaken`] for the first one that names a header of HTTP's, of the layer's or of another option.
-    pub fn check(&self) -> Result<(), HeaderTaken> {
+    /// [`WrongName`] for the first header of HTTP's, of the layer's own or of another option, and for the first name that
+    /// no cookie can have.
+    pub fn check(&self) -> Result<(), WrongName> {
         warnings::check(&self.options)
     }
 
@@ -108,10 +110,10 @@ impl<S, St: Store, M> Layer<S> for IdempotencyLayer<St, M> {
     type Service = IdempotencyService<S, St, M>;
 
     /// # Panics
-    /// If an option names a header of another purpose: see [`check`](IdempotencyLayer::check).
+    /// If an option has a name that can't be meant: see [`check`](IdempotencyLayer::check).
     fn layer(&self, inner: S) -> Self::Service {
-        if let Err(taken) = self.check() {
-            panic!("{taken}");
+        if let Err(wrong) = self.check() {
+            panic!("{wrong}");
         }
         self.state().warn();
         IdempotencyService::behind(Arc::clone(self.state()), inner)

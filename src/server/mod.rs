@@ -95,4 +95,4 @@ pub use pointer::NotAPlace;
 pub use profile::{Envelope, Profile};
 pub use scope::IntoScope;
 pub use service::IdempotencyService;
-pub use warnings::HeaderTaken;
+pub use warnings::WrongName;

@@ -9,6 +9,7 @@ use http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::response::Parts;
 
 use super::header::lines;
+use super::reject::grpc::is_of_grpc;
 
 /// A nonce that the server wants in the client's next proof (RFC 9449, section 8).
 const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -63,6 +64,13 @@ fn is_of_payment(value: &[u8]) -> bool {
 /// Returns whether the status leaves it unknown whether the request was applied.
 pub(super) fn is_unknown(status: StatusCode) -> bool {
     matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
+        || status != StatusCode::SWITCHING_PROTOCOLS && !is_of_answers(status)
+}
+
+/// Returns whether an answer can end with this status: interim ones (1xx) can't, and those from 600 on are none (RFC 9110,
+/// section 15).
+pub(super) fn is_of_answers(status: StatusCode) -> bool {
+    (200..600).contains(&status.as_u16())
 }
 
 /// Returns whether the status says so.
@@ -80,14 +88,23 @@ pub(super) fn by_status(status: StatusCode) -> bool {
     }
 }
 
+/// Returns whether an answer may ask so, by its body.
+fn names_nonce(parts: &Parts) -> bool {
+    parts.status == StatusCode::BAD_REQUEST && parts.headers.contains_key(NONCE)
+}
+
+/// Returns whether the head says so, or the body or the trailers may.
+pub(super) fn may_say_so(parts: &Parts) -> bool {
+    by_head(parts) || names_nonce(parts) || is_of_grpc(&parts.headers)
+}
+
 /// Returns whether an answer asks for the same request with a nonce in its proof (RFC 9449, section 8).
 pub(super) fn asks_for_nonce(parts: &Parts, whole: Option<&Bytes>) -> bool {
     #[derive(serde::Deserialize)]
     struct OfOAuth {
         error: String,
     }
-    parts.status == StatusCode::BAD_REQUEST
-        && parts.headers.contains_key(NONCE)
+    names_nonce(parts)
         && whole
             .and_then(|body| serde_json::from_slice::<OfOAuth>(body).ok())
             .is_some_and(|body| body.error == "use_dpop_nonce")

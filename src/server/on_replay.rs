@@ -17,6 +17,7 @@ use super::answer::meaning::is_final;
 use super::answer::{marks, snapshot};
 use super::effect::Effect;
 use super::header::lines;
+use super::not_applied::is_of_answers;
 use super::reject::rejection::Rejection;
 use crate::engine::{End, Engine, Verdict};
 use crate::panics::panic_message;
@@ -141,13 +142,13 @@ async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Op
     }
 }
 
-/// Returns whether a server can send this answer: it is no interim one (RFC 9110, section 15.2), and has the length that
+/// Returns whether a server can send this answer: its status ends an answer, and it has the length that
 /// it declares, unless its status says that it has no body (section 8.6).
 fn can_be_sent(answer: &Response<Bytes>) -> bool {
     let has_body = !matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let length = answer.body().len().to_string();
     let fits = |declared: &HeaderValue| declared.as_bytes() == length.as_bytes();
-    !answer.status().is_informational()
+    is_of_answers(answer.status())
         && (!has_body && answer.body().is_empty() || lines(answer.headers(), CONTENT_LENGTH).all(fits))
 }
 

@@ -45,7 +45,7 @@ impl Connection {
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         // HTTP/1.0 has no such expectation.
         let waits = parts.version > Version::HTTP_10 && lines(&parts.headers, EXPECT).any(expects);
-        let is_grpc = grpc::is_call(&parts.headers);
+        let is_grpc = grpc::is_of_grpc(&parts.headers);
         Self { is_grpc, is_probe, closes: parts.version <= Version::HTTP_11, waits }
     }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 
+use super::not_applied::is_of_answers;
 use super::options::Options;
 use super::reject::grpc;
 use super::reject::rejection::Rejection;
@@ -25,8 +26,10 @@ pub(super) fn answer(options: &Options, rejection: Rejection, is_grpc: bool) -> 
         None => options.profile.envelope.render(&rejection),
     };
     // A client would take a success for the answer to its request. A gRPC call has its own status.
-    if response.status().is_success() && !is_grpc {
-        *response.status_mut() = rejection.status;
+    let is_refusal = |status: &StatusCode| is_of_answers(*status) && !status.is_success();
+    if !is_grpc && !is_refusal(&response.status()) {
+        let status = Some(rejection.status).filter(is_refusal);
+        *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     }
     options.say_retry(response.status(), response.headers_mut(), rejection.retry_with_same_key);
     options.name_outcome(&mut response, rejection.kind.slug());

@@ -263,15 +263,14 @@ where
 
 /// Returns the answer to a request that a handler has sent to its own server: its marks are not that handler's own.
 pub(super) fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>, E> {
-    let mut answer = answer?;
-    marks::remove(answer.extensions_mut());
-    let effect = answer.headers_mut().remove(Effect::HEADER);
+    let (mut parts, body) = answer?.into_parts();
+    marks::remove(&mut parts.extensions);
+    let effect = parts.headers.remove(Effect::HEADER);
     // Passed on, it would say that nothing was done, although the application has had it recorded.
-    if effect.is_some_and(|effect| effect.as_bytes().starts_with(b"unknown")) && not_applied::by_status(answer.status())
-    {
-        answer.extensions_mut().insert(Unsure);
+    if effect.is_some_and(|effect| effect.as_bytes().starts_with(b"unknown")) && not_applied::may_say_so(&parts) {
+        parts.extensions.insert(Unsure);
     }
-    Ok(answer)
+    Ok(Response::from_parts(parts, body))
 }
 
 /// Turns a verdict into the request's answer. `instead` is what the application has said of a replay, if it was asked.

@@ -166,6 +166,9 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "layer": { "header_name": "a b" } }"#, "\"a b\" is not the name of a header"),
         (r#"{ "layer": { "run_level": "3" } }"#, "\"3\" is not a level"),
         (r#"{ "layer": { "key_from": "/key" } }"#, "\"/key\" is not the place of a key, such as \"json:/params/key\""),
+        (r#"{ "layer": { "key_from": "form: key" } }"#, "\"form: key\" is not the place of a key"),
+        (r#"{ "layer": { "key_from": "form:key\t" } }"#, "is not the place of a key"),
+        (r#"{ "layer": { "key_from": "json:/params/key " } }"#, "\"json:/params/key \" is not the place of a key"),
         (
             r#"{ "layer": { "fingerprint_body": "canonical-json without id" } }"#,
             "is not \"bytes\" or \"canonical-json\"",
@@ -288,13 +291,19 @@ async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
 fn a_header_of_another_purpose_is_refused_before_a_service_is_put_behind_the_layer() {
     let taken = |json: &str| {
         let layer = serde_json::from_str::<LayerConfig>(json).unwrap().apply(layer());
-        let checked = layer.check().map_err(|taken| (taken.option, taken.name.to_string()));
+        let checked = layer.check().map_err(|taken| (taken.option, taken.name));
         let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(layer.layer(())))).is_err();
         assert_eq!(panics, checked.is_err(), "{json}");
         checked.err()
     };
     for (option, names) in [
-        ("header_name", &["Host", "authorization", "idempotency-probe", "Content-Type"][..]),
+        (
+            "header_name",
+            &[
+                "Host", "authorization", "idempotency-probe", "Content-Type", "x-api-key", "Referer", "user-id",
+                "cookie",
+            ][..],
+        ),
         (
             "replay_header_name",
             &["Content-Length", "idempotency-effect", "Idempotency-Key", "Retry-After", "link", "set-cookie"],
@@ -318,8 +327,14 @@ fn a_header_of_another_purpose_is_refused_before_a_service_is_put_behind_the_lay
     ] {
         assert_eq!(taken(json).map(|(option, _)| option), Some(option), "{json}");
     }
+    for name in ["sid ", " sid", "sid; csrf", "sid,csrf", "sid=", "Cookie: sid", ""] {
+        let found = taken(&format!(r#"{{ "credential_cookies": ["ok", "{name}"] }}"#));
+        assert_eq!(found, Some(("credential_cookies", name.to_owned())), "{name}");
+    }
     for right in [
         "{}",
+        r#"{ "credential_cookies": ["sid", "__Host-Session", "a.b_c!", "JSESSIONID"] }"#,
+        r#"{ "credential_cookies": [] }"#,
         r#"{ "profile": "stripe" }"#,
         r#"{ "outcome_header_name": "stripe-should-retry" }"#,
         r#"{ "header_name": "x-a", "replay_header_name": "x-b", "outcome_header_name": "x-c" }"#,

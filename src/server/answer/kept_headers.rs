@@ -3,6 +3,7 @@
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TRAILER};
 
+use crate::server::effect::Effect;
 use crate::server::header::lines;
 
 /// Defines which names are left out, as a list and as a `match`, which takes far fewer instructions than a search.
@@ -53,7 +54,8 @@ pub struct KeptHeaders {
 }
 
 impl KeptHeaders {
-    /// Keeps these headers too. Think of who may send the retry before you keep `Set-Cookie`.
+    /// Keeps these headers too, but for `Idempotency-Effect`. Think of who may send the retry before you keep
+    /// `Set-Cookie`.
     pub fn with(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.with.extend(names);
         self
@@ -91,7 +93,8 @@ impl KeptHeaders {
 
     /// Returns whether the options and the lists keep a header with this name.
     fn keeps(&self, name: &HeaderName) -> bool {
-        if self.without.contains(name) {
+        // The layer says it anew of each replay.
+        if *name == Effect::HEADER || self.without.contains(name) {
             return false;
         }
         if self.with.contains(name) {

@@ -28,6 +28,7 @@ use crate::server::bodies::collect::{Collected, is_shorter};
 use crate::server::effect::Effect;
 use crate::server::header::lines;
 use crate::server::not_applied;
+use crate::server::reject::grpc::is_of_grpc;
 use crate::server::reject::rejection::Rejection;
 
 /// The meaning of an answer, or of an error of the inner service: what it says about the effect.
@@ -131,8 +132,13 @@ impl Meaning {
             _ if not_applied::is_unknown(parts.status) => Self::Unknown,
             // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
             Some(b"1" | b"2" | b"4") => Self::Unknown,
+            // In the head of another answer, it is one that was passed on.
+            Some(_) if !is_of_grpc(&parts.headers) => Self::Final,
             // PERMISSION_DENIED, UNAUTHENTICATED.
             Some(b"7" | b"16") => Self::NotStarted,
+            Some([b'0'..=b'9'] | [b'1', b'0'..=b'5']) => Self::Final,
+            // gRPC's clients take any other one for UNKNOWN.
+            Some(_) => Self::Unknown,
             _ if not_applied::by_head(parts) => Self::NotStarted,
             _ => Self::Final,
         }
@@ -297,16 +303,9 @@ fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<
 fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
     // These two have no body, whatever they declare (RFC 9110, section 8.6).
     let has_body = !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    has_body && is_shorter(&parts.headers, length) || is_grpc_without_status(parts, trailers)
-}
-
-/// Returns whether a complete answer is gRPC's and has no status. Its client takes that for `UNKNOWN`.
-fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
-    let Some(media_type) = lines(&parts.headers, CONTENT_TYPE).next() else { return false };
-    let rest = media_type.as_bytes().strip_prefix(b"application/grpc");
-    // `application/grpc-web` has its trailers in the body.
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
-        && grpc_status(parts, trailers).is_none()
+    // Without a status, gRPC's client takes the answer for `UNKNOWN`.
+    let is_open = grpc_status(parts, trailers).is_none() && is_of_grpc(&parts.headers);
+    has_body && is_shorter(&parts.headers, length) || is_open
 }
 
 /// Returns whether an answer goes on for as long as the client reads it.

@@ -16,6 +16,7 @@ use super::marks::is_secret;
 use crate::digest::Prefix;
 use crate::server::bodies::body::SendBody;
 use crate::server::bodies::collect::{Bounds, Collected, collect};
+use crate::server::not_applied::is_of_answers;
 
 /// The first byte of an outcome. A change of the format needs another number.
 const VERSION: u8 = 1;
@@ -45,9 +46,11 @@ impl Default for Recorder {
 
 impl Recorder {
     /// Returns the outcome of an answer that no handler returned: an operator's, or one that is committed with its
-    /// effect. Returns `None` if it is too long, or shows a secret.
+    /// effect. Returns `None` if it is too long, shows a secret, or has a status that ends no answer.
     pub(crate) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
-        let fits = answer.body().len() <= self.max_response_body && !is_secret(answer.extensions());
+        let fits = answer.body().len() <= self.max_response_body
+            && !is_secret(answer.extensions())
+            && is_of_answers(answer.status());
         fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))
     }
 
@@ -113,10 +116,11 @@ fn write_fields<'a>(bytes: &mut Vec<u8>, size: &Size, fields: impl Iterator<Item
     }
 }
 
-/// Returns the outcome of a reconciler's answer, or `None` if its body fails, is too long, or shows a secret.
+/// Returns the outcome of a reconciler's answer, or `None` if its body fails, is too long, or shows a secret, or if its
+/// status ends no answer.
 pub(crate) async fn outcome_of_answer<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
     let (parts, body) = answer.into_parts();
-    if is_secret(&parts.extensions) {
+    if is_secret(&parts.extensions) || !is_of_answers(parts.status) {
         return None;
     }
     let mut bounds = Bounds { bytes: recorder.max_response_body, ..Bounds::default() };

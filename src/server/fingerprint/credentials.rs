@@ -45,6 +45,11 @@ impl Credentials {
         self.cookies = Some(names);
     }
 
+    /// Returns the names of the cookies that count, if the application says which.
+    pub(crate) fn cookie_names(&self) -> &[String] {
+        self.cookies.as_deref().unwrap_or_default()
+    }
+
     /// Returns the headers in which a request says who sends it, in the order of their names. `key` is the header of
     /// the key: it may be written otherwise in a retry, and the record's id has it already.
     pub(crate) fn names<'a>(&self, parts: &'a Parts, key: &HeaderName) -> Vec<&'a HeaderName> {
@@ -158,6 +163,12 @@ impl Credentials {
 fn is_credential(name: &HeaderName) -> bool {
     let name = name.as_str();
     !USUAL.contains(&name) && is_listed(name)
+}
+
+/// Returns whether most requests have this header, or it is known by its whole name to say who asks. Ids of requests may
+/// be keys.
+pub(crate) fn is_usual(name: &HeaderName) -> bool {
+    name != "x-request-id" && [&USUAL[..], CREDENTIAL_HEADERS].iter().any(|list| list.contains(&name.as_str()))
 }
 
 /// Returns whether the lists say that this header says who asks.

@@ -16,15 +16,14 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// The bytes that a status message must escape. Bytes beyond ASCII must be escaped too.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Returns whether a request with these headers is a gRPC call: its content type is `application/grpc`, or one such as
-/// `application/grpc+proto`.
-pub(crate) fn is_call(headers: &HeaderMap) -> bool {
+/// Returns whether a message with these headers is gRPC's, a call or its answer: its content type is
+/// `application/grpc`, or one such as `application/grpc+proto`.
+pub(crate) fn is_of_grpc(headers: &HeaderMap) -> bool {
     let content_type = lines(headers, CONTENT_TYPE).next().map_or(&[][..], HeaderValue::as_bytes);
-    match content_type.strip_prefix(GRPC.as_bytes()) {
-        // `application/grpc-web` is another protocol.
-        Some(rest) => rest.first().is_none_or(|next| b"+; ".contains(next)),
-        None => false,
-    }
+    // `application/grpc-web` is another protocol, and has its trailers in the body.
+    content_type.split_at_checked(GRPC.len()).is_some_and(|(kind, rest)| {
+        kind.eq_ignore_ascii_case(GRPC.as_bytes()) && rest.first().is_none_or(|next| b"+; ".contains(next))
+    })
 }
 
 /// Returns the rejection as a gRPC status, whose message begins with the kind's [`slug`](RejectionKind::slug).
@@ -91,12 +90,12 @@ mod tests {
     #[test]
     fn a_call_is_known_by_its_content_type() {
         let is_call = |content_type: &'static str| {
-            is_call(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]))
+            is_of_grpc(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]))
         };
-        assert!(["application/grpc", "application/grpc+proto", "application/grpc;x=y"].into_iter().all(is_call));
+        assert!(["application/grpc", "Application/gRPC+proto", "application/grpc;x=y"].into_iter().all(is_call));
         // gRPC-Web has its status in the body. tonic-web, outside the layer, turns it into a gRPC call.
         assert!(!["application/grpc-web", "application/json", ""].into_iter().any(is_call));
-        assert!(!super::is_call(&HeaderMap::new()));
+        assert!(!super::is_of_grpc(&HeaderMap::new()));
     }
 
     #[test]

@@ -13,4 +13,5 @@ mod replay;
 mod retention;
 mod secret;
 mod unknown;
+mod unrecognised;
 mod validation;
