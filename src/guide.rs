@@ -2,7 +2,7 @@
 //!
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`profiles`], [`stacks`], [`proxy`],
 //!   [`browsers`], [`consumers`]
-//! - To call an API: [`calling`], and for its clients in any language [`clients`], [`meanings`]
+//! - To call an API: [`calling`], and for its clients in any language [`clients`], [`meanings`], [`payments`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`],
 //!   [`comparison`]
 //! - To run: [`which_store`], [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`],
@@ -43,6 +43,9 @@ pages! {
     /// What each answer says about the operation: whether it was done, and whether a retry helps.
     #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
     meanings: "meanings.md",
+
+    /// Payments that are asked for with a 402: x402, and the HTTP authentication scheme `Payment`.
+    payments: "payments.md",
 
     /// The order of layers: which go outside and which inside, with `ServiceBuilder` and with axum's `Router`.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]
