@@ -9,5 +9,6 @@ mod keys;
 mod marks;
 mod own;
 mod passing;
+mod payments;
 mod service;
 mod whole;
