@@ -1,36 +1,16 @@
 //! Refuses names of headers that have another purpose, and warns of options that switch the protection off.
 
-use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPECT, HeaderName,
-    LINK, LOCATION, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING,
-};
+use http::HeaderName;
 
-use super::effect::Effect;
 use super::fingerprint::credentials::is_usual;
 use super::options::Options;
-use super::probe;
 use crate::engine::Policy;
-
-/// Headers that requests have for another purpose, besides those that most have or that say who asks. As a key, such a
-/// header would be the same in different operations.
-const OF_REQUESTS: [HeaderName; 3] = [COOKIE, EXPECT, probe::HEADER];
 
 /// Headers that answers have for another purpose. As the mark of a replay, such a header would be lost, or would say
 /// what is not so.
-const OF_ANSWERS: [HeaderName; 13] = [
-    CACHE_CONTROL,
-    CONNECTION,
-    CONTENT_ENCODING,
-    CONTENT_LENGTH,
-    CONTENT_TYPE,
-    DATE,
-    ETAG,
-    LINK,
-    LOCATION,
-    RETRY_AFTER,
-    SET_COOKIE,
-    TRANSFER_ENCODING,
-    Effect::HEADER,
+const OF_ANSWERS: [&str; 13] = [
+    "cache-control", "connection", "content-encoding", "content-length", "content-type", "date", "etag",
+    "idempotency-effect", "link", "location", "retry-after", "set-cookie", "transfer-encoding",
 ];
 
 /// An option of a layer has a name that can't be meant: of a header with another purpose, or of no cookie.
@@ -51,26 +31,21 @@ const COOKIES: &str = "credential_cookies";
 pub(super) fn check(options: &Options) -> Result<(), WrongName> {
     let Options { header_name, recorder, outcome_header_name, profile, sameness, .. } = options;
     let replay = &recorder.replay_header_name;
-    let is_of_answers = |name| OF_ANSWERS.contains(name) || profile.retry_header.as_ref() == Some(name);
-    let outcome =
-        outcome_header_name.as_ref().filter(|name| is_of_answers(name) || [header_name, replay].contains(name));
-    let is_of_requests = OF_REQUESTS.contains(header_name) || is_usual(header_name);
+    let has_purpose =
+        |name: &&HeaderName| OF_ANSWERS.contains(&name.as_str()) || profile.retry_header.as_ref() == Some(*name);
+    let outcome = outcome_header_name.as_ref();
     let wrong = [
-        ("header_name", Some(header_name).filter(|_| is_of_requests)),
-        ("replay_header_name", Some(replay).filter(|name| is_of_answers(name) || *name == header_name)),
-        ("outcome_header_name", outcome),
+        ("header_name", Some(header_name).filter(|name| is_usual(name))),
+        ("replay_header_name", Some(replay).filter(|name| has_purpose(name) || *name == header_name)),
+        ("outcome_header_name", outcome.filter(|name| has_purpose(name) || [header_name, replay].contains(name))),
     ];
     let headers = wrong.into_iter().filter_map(|(option, name)| Some((option, name?.as_str())));
     let cookies = sameness.credentials.cookie_names().iter().map(|name| (COOKIES, name.as_str()));
-    match headers.chain(cookies.filter(|(_, name)| !is_token(name))).next() {
+    // A cookie's name is a token, as that of a header is (RFC 9110, section 5.6.2).
+    match headers.chain(cookies.filter(|(_, name)| name.parse::<HeaderName>().is_err())).next() {
         Some((option, name)) => Err(WrongName { option, name: name.to_owned() }),
         None => Ok(()),
     }
-}
-
-/// Returns whether a cookie can have this name: it is a token, as that of a header is (RFC 9110, section 5.6.2).
-fn is_token(name: &str) -> bool {
-    name.parse::<HeaderName>().is_ok()
 }
 
 /// Logs a WARN for each option without which retries are not what users expect of a layer. `policy` is what the engine

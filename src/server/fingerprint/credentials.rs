@@ -165,10 +165,11 @@ fn is_credential(name: &HeaderName) -> bool {
     !USUAL.contains(&name) && is_listed(name)
 }
 
-/// Returns whether most requests have this header, or it is known by its whole name to say who asks. Ids of requests may
-/// be keys.
+/// Returns whether a header has another purpose than a key: as a key, it would be the same in different operations. Ids
+/// of requests may be keys.
 pub(crate) fn is_usual(name: &HeaderName) -> bool {
-    name != "x-request-id" && [&USUAL[..], CREDENTIAL_HEADERS].iter().any(|list| list.contains(&name.as_str()))
+    let lists = [&USUAL[..], CREDENTIAL_HEADERS, &["expect", "idempotency-probe"]];
+    name != "x-request-id" && lists.iter().any(|list| list.contains(&name.as_str()))
 }
 
 /// Returns whether the lists say that this header says who asks.
