@@ -304,7 +304,7 @@ fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
     // These two have no body, whatever they declare (RFC 9110, section 8.6).
     let has_body = !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     // Without a status, gRPC's client takes the answer for `UNKNOWN`.
-    let is_open = grpc_status(parts, trailers).is_none() && is_of_grpc(&parts.headers);
+    let is_open = is_of_grpc(&parts.headers) && grpc_status(parts, trailers).is_none();
     has_body && is_shorter(&parts.headers, length) || is_open
 }
 
