@@ -89,6 +89,9 @@ pub(super) fn words(error: &Error) -> String {
         Some(source) if source.starts_with("server does not support") => {
             format!("{error}: {source}; the URL's `sslmode` or `channel_binding` asks for it")
         }
+        Some(source) if source == "database does not allow writes" => {
+            format!("{error}: {source}; is it a standby, or is `default_transaction_read_only` on?")
+        }
         Some(source) if is_about_tls(error) => {
             format!("{error}: {source}; give a TLS configuration by `PostgresBackendBuilder::tls`")
         }

@@ -140,4 +140,10 @@ mod tests {
         assert!(sql.contains("CREATE TABLE IF NOT EXISTS other.record"));
         assert!(sql.contains("VIEW other.operation"));
     }
+
+    // Seeded fault: `'\x00'::bytea`, which ended `migrate` for a role with `standard_conforming_strings` off.
+    #[test]
+    fn no_text_has_a_backslash_which_a_role_may_have_read_in_another_way() {
+        assert!(!SQL.contains('\\') && !VIEW.contains('\\'));
+    }
 }

@@ -1,8 +1,8 @@
 -- What a shared store of tower-idempotency has in PostgreSQL, 13 or later.
 --
 -- `PostgresBackend::migrate` runs this file, if what is there is older, and then view.sql. By hand:
---   psql -1 -v ON_ERROR_STOP=1 -f schema.sql -f view.sql
--- To use another schema than `idempotency`, replace `idempotency.` everywhere by its name and a dot, and create it first.
+--   psql -1 -v ON_ERROR_STOP=1 -c 'CREATE SCHEMA IF NOT EXISTS idempotency' -f schema.sql -f view.sql
+-- To use another schema than `idempotency`, replace `idempotency.` everywhere by its name and a dot, and create that one.
 --
 -- This file is ASCII: a database of any encoding takes it.
 --
@@ -12,13 +12,18 @@
 --   GRANT SELECT ON idempotency.version TO ...;
 --   GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA idempotency TO ...; (which every role has unless it was revoked)
 
+-- Names are those of the database, whatever the search path of the role is.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 CREATE TABLE IF NOT EXISTS idempotency.version (
   version integer PRIMARY KEY,
   since timestamptz NOT NULL DEFAULT clock_timestamp()
-);
+) USING heap;
 
 -- All times are whole milliseconds. An id and a session have 32 bytes each. A constraint that says so would be parsed and
 -- compiled for each statement that writes, which is a tenth of what the statement costs; every store writes that length.
+--
+-- `USING heap`: functions and queries read `xmin` and `ctid`, and a role may have another method by default.
 CREATE TABLE IF NOT EXISTS idempotency.record (
   namespace text COLLATE "C" NOT NULL,
   id bytea NOT NULL,
@@ -37,7 +42,7 @@ CREATE TABLE IF NOT EXISTS idempotency.record (
   expires timestamptz NOT NULL,
   state bytea NOT NULL,
   PRIMARY KEY (namespace, id)
-) WITH (fillfactor = 80);
+) USING heap WITH (fillfactor = 80);
 
 -- No query but those for lists and sessions has a condition on `kind` by itself. That for sessions has no other condition
 -- that fits an index.

@@ -2,7 +2,7 @@
 -- It is version 2 of the schema. A store needs only version 1, which is in schema.sql.
 --
 -- `PostgresBackend::migrate` runs this file after that one. By hand:
---   psql -1 -v ON_ERROR_STOP=1 -f schema.sql -f view.sql
+--   psql -1 -v ON_ERROR_STOP=1 -c 'CREATE SCHEMA IF NOT EXISTS idempotency' -f schema.sql -f view.sql
 -- It takes no lock that a store would wait for. This file is ASCII, as that one is.
 --
 -- The view reads the table with the rights of its owner. A role that may look at it needs:
@@ -10,7 +10,8 @@
 --   GRANT SELECT ON idempotency.operation TO ...;
 -- It sees the operations of all namespaces, and no answer's headers or body.
 
--- The operators in the view are those of the database, whatever the search path of the role is.
+-- The operators in the view are those of the database, whatever the search path of the role is. No text has a backslash:
+-- it would be another one for a role with `standard_conforming_strings` off.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 -- The number at `place` of the bytes, counted from 0, and the place after it. A number has seven bits in each byte, the lowest
@@ -123,7 +124,7 @@ BEGIN
     -- for each the length of its name, the name, and its value; then 0, or 1 and the trailers. What the outcome of a message's
     -- consumer says is the application's: hardly any begins like this.
     SELECT * INTO bytes, place FROM idempotency.number_1(head, place);
-    IF get_byte(substring(head FROM place + 1 FOR 1) || '\x00'::bytea, 0) = 1 THEN
+    IF get_byte(substring(head FROM place + 1 FOR 1) || decode('00', 'hex'), 0) = 1 THEN
       SELECT * INTO status, inner_place FROM idempotency.number_1(head, place + 1);
       SELECT * INTO n, inner_place FROM idempotency.number_1(head, inner_place);
       IF n = 0 THEN

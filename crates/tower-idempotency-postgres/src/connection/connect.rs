@@ -203,6 +203,9 @@ impl Connector {
             place: None,
             task: Some(task),
         };
+        if self.pooler {
+            check_path(&connection.client).await?;
+        }
         if what_for == Use::Calls {
             let client = &connection.client;
             let (is_set, system, prepared) = join3(self.is_set(client), system(client), self.prepare(client)).await;
@@ -255,6 +258,9 @@ impl Connector {
         options.push_str(" -c client_min_messages=warning");
         // All names but the database's own have their schema: nothing that others have made is preferred to those.
         options.push_str(" -c search_path=pg_catalog,pg_temp");
+        // Between two statements of a transaction, a process that is busy may take longer than a role is given. A
+        // statement that fails, as one before the table is there, ends no connection.
+        options.push_str(" -c idle_in_transaction_session_timeout=60s -c exit_on_error=off");
         if what_for == Use::Migration {
             options.push_str(" -c statement_timeout=60s -c lock_timeout=60s");
         } else {
@@ -266,6 +272,19 @@ impl Connector {
         config.options(options);
         config
     }
+}
+
+/// Refuses a search path that has a schema before the database's own, where none is set for a connection: what others
+/// have made in it would be used.
+async fn check_path(client: &Client) -> Result<(), NotConnected> {
+    let path: Vec<String> = client.query_typed_one("SELECT pg_catalog.current_schemas(true)", &[]).await?.try_get(0)?;
+    // No function or operator is looked for in it.
+    let first = path.iter().find(|schema| !schema.starts_with("pg_temp")).filter(|first| *first != "pg_catalog");
+    first.map_or(Ok(()), |first| {
+        Err(NotConnected::Rights(format!(
+            "the role's `search_path` has the schema {first} before pg_catalog: take pg_catalog out of it, or put it first"
+        )))
+    })
 }
 
 /// Returns the identifier of the database cluster; 0 if the role may not read it.
