@@ -206,7 +206,7 @@ fn begin(began: Instant, locked: Option<Duration>) -> String {
     let locked = locked.map(|locked| format!("; SET LOCAL lock_timeout = {}", locked.as_millis()));
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {within}; \
-        SET LOCAL idle_in_transaction_session_timeout = {within}{}",
+        SET LOCAL idle_in_transaction_session_timeout = {within}; SET LOCAL search_path = pg_catalog, pg_temp{}",
         locked.unwrap_or_default()
     )
 }

@@ -38,7 +38,7 @@ CREATE TABLE outbox.call (
     reason text,
     -- {"status", "headers", "body": base64, "is_cut"}
     answer jsonb
-);
+) USING heap;
 
 -- For relays: the calls to each destination that have no order, by the time when they are due, and the first one of each
 -- partition key.
@@ -52,10 +52,12 @@ CREATE INDEX call_listed ON outbox.call (state, position);
 CREATE INDEX call_ended ON outbox.call (ended) WHERE ended IS NOT NULL;
 
 -- The time that the relays have seen go by: it stops while there are none, and never runs ahead.
-CREATE TABLE outbox.clock (single boolean PRIMARY KEY DEFAULT true CHECK (single), time timestamptz NOT NULL);
+CREATE TABLE outbox.clock (single boolean PRIMARY KEY DEFAULT true CHECK (single), time timestamptz NOT NULL)
+    USING heap;
 
 -- Puts a call in. One that is there already is not put in again; another one with the same key is an error.
-CREATE FUNCTION outbox.put(new_request text) RETURNS void LANGUAGE plpgsql AS $$
+-- Names are those of the database, whatever the search path of the application is.
+CREATE FUNCTION outbox.put(new_request text) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     there jsonb;
 BEGIN

@@ -13,5 +13,6 @@ mod operators;
 mod order;
 mod put;
 mod server;
+mod settings;
 mod states;
 mod tries;

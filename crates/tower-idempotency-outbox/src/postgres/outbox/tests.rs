@@ -30,7 +30,7 @@ async fn the_server_ends_a_transaction_in_three_quarters_of_the_time_that_is_lef
         passed = secs;
         let expected = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {within}; \
-            SET LOCAL idle_in_transaction_session_timeout = {within}"
+            SET LOCAL idle_in_transaction_session_timeout = {within}; SET LOCAL search_path = pg_catalog, pg_temp"
         );
         assert_eq!(begin(began, None), expected, "{secs} s");
         assert_eq!(begin(began, Some(LOCK_TIMEOUT)), format!("{expected}; SET LOCAL lock_timeout = 200"), "{secs} s");
