@@ -7,17 +7,20 @@ use serde_json::{Map, Value};
 /// The most depths at which a value is changed: the first ones, and the deepest.
 const DEPTHS: usize = 8;
 
-/// The most members that are left out, one after the other, and the most strings that are made long.
+/// The most members that are left out, one after the other, and the most lists and strings that are changed alone.
 const MEMBERS: usize = 6;
-const STRINGS: usize = 3;
+const ALONE: usize = 4;
 
 /// What comes before a difference: more than some servers look at.
 const BLANKS: usize = 9_000;
 const LONG: usize = 1_100;
 
+/// What a string has at its end, so that it can be written in another way: two blanks and a letter with its accent.
+const END: &str = "  \u{e9}";
+
 /// Returns the JSON with one detail changed, and what it is: a value at each depth in an object and in a list, the
-/// order of a list, a type, the last digit of a number that no double holds, a member less, and all strings in other
-/// letters or with a blank more.
+/// order and the items of a list, a type, the last digit of a number that no double holds, a member less, and all
+/// strings in other letters or with a character more.
 pub(crate) fn details(body: &str) -> Vec<(String, String)> {
     let Some(json) = serde_json::from_str(body).ok().filter(|json: &Value| json.is_object() || json.is_array()) else {
         return Vec::new();
@@ -34,14 +37,14 @@ pub(crate) fn details(body: &str) -> Vec<(String, String)> {
             Some((format!("another value at depth {depth}, {place}"), changed(&json, path, other_value)?))
         })
         .collect();
-    let more = [
-        ("another order of a list", found.list.as_deref(), reversed as fn(&Value) -> Option<Value>),
-        ("a value of another type", found.typed.as_ref().map(|(_, path)| path.as_str()), other_type),
-        ("another last digit of a number that no double holds", found.big.as_deref(), same_double),
-    ];
-    let more =
-        more.into_iter().filter_map(|(label, path, change)| Some((label.to_owned(), changed(&json, path?, change)?)));
-    all.extend(more);
+    for path in found.lists.iter().take(ALONE).chain(found.typed.values().rev()) {
+        let value = json.pointer(path).unwrap_or(&Value::Null);
+        for (label, other) in others(value).into_iter().filter(|(_, other)| other != value) {
+            all.extend(changed(&json, path, |_| Some(other.clone())).map(|body| (label.to_owned(), body)));
+        }
+    }
+    let digit = "another last digit of a number that no double holds";
+    all.extend(found.big.and_then(|path| Some((digit.to_owned(), changed(&json, &path, same_double)?))));
     all.extend(lesser(&json).map(|lesser| ("JSON without one of its members".to_owned(), lesser)));
     let texts = |label: &str, change: fn(&str) -> String| {
         let changed = with_texts(&json, change);
@@ -49,29 +52,43 @@ pub(crate) fn details(body: &str) -> Vec<(String, String)> {
     };
     all.extend(texts("strings in other letters", other_case));
     all.extend(texts("strings with a blank at their ends", |text| format!("{text} ")));
+    all.extend(texts("strings with a blank before them", |text| format!(" {text}")));
+    all.extend(texts("strings with a character that is not seen", |text| format!("{text}\u{200b}")));
+    all.extend(texts("strings in letters of full width", |text| text.chars().map(wide).collect()));
     all
 }
 
-/// Returns pairs of JSON that differ in one detail, and what it is. A server may refuse the first one of a pair; there
-/// may be more pairs with the same detail.
-pub(crate) fn pairs(body: &str) -> Vec<(&'static str, [String; 2])> {
+/// JSON, and what differs from it in one detail each, with that detail.
+type Group = (String, Vec<(&'static str, String)>);
+
+/// Returns JSON with what differs from it in one detail. A server may refuse the first one of a group; there may be
+/// more groups with the same details.
+pub(crate) fn groups(body: &str) -> Vec<Group> {
     let Some((json, (_, other))) = serde_json::from_str(body).ok().zip(details(body).into_iter().next()) else {
         return Vec::new();
     };
     let blanks = " ".repeat(BLANKS);
-    let mut pairs = vec![("a difference after 9,000 blanks", [format!("{blanks}{body}"), format!("{blanks}{other}")])];
+    let late = vec![("a difference after 9,000 blanks", format!("{blanks}{other}"))];
+    let mut groups = vec![(format!("{blanks}{body}"), late)];
     let mut found = Found::default();
     found.walk(&json, &mut String::new(), 0, false);
-    for path in found.strings.iter().take(STRINGS) {
-        let long = ["x", "y"].map(|end| {
-            changed(&json, path, |text| Some(format!("{}{}{end}", text.as_str()?, "x".repeat(LONG)).into()))
-        });
-        if let [Some(one), Some(other)] = long {
-            pairs.push(("a difference after 1,100 characters of a string", [one, other]));
+    for path in found.strings.iter().take(ALONE) {
+        let ended = |end: &str| changed(&json, path, |text| Some(format!("{}{end}", text.as_str()?).into()));
+        let (one, other) = (format!("{}x", "x".repeat(LONG)), format!("{}y", "x".repeat(LONG)));
+        let long = [("a difference after 1,100 characters of a string", other.as_str())];
+        // With its accent by itself, it is the same letter to Unicode, and not the same text.
+        let forms = [
+            ("a string with a blank less between its words", " \u{e9}"),
+            ("a string with a letter less its accent", "  e"),
+            ("a string with a letter in another form of Unicode", "  e\u{301}"),
+        ];
+        for (end, others) in [(one.as_str(), &long[..]), (END, &forms)] {
+            let others = others.iter().filter_map(|(label, end)| Some((*label, ended(end)?))).collect();
+            groups.extend(ended(end).map(|first| (first, others)));
         }
     }
-    pairs.extend(lesser(&json).map(|lesser| ("JSON with a member more", [lesser, body.to_owned()])));
-    pairs
+    groups.extend(lesser(&json).map(|lesser| (lesser, vec![("JSON with a member more", body.to_owned())])));
+    groups
 }
 
 /// The JSON without one of its members each.
@@ -115,10 +132,9 @@ struct Found {
     /// Of each depth, one in an object and one in a list. A number comes first: another one is likely to be valid.
     leaves: BTreeMap<(usize, bool), String>,
     ranks: BTreeMap<(usize, bool), u8>,
-    /// A list whose order can be another one.
-    list: Option<String>,
-    /// The value that gets another type, and its rank.
-    typed: Option<(u8, String)>,
+    lists: Vec<String>,
+    /// The first value of each rank, which gets other types.
+    typed: BTreeMap<u8, String>,
     strings: Vec<String>,
     /// A number with a neighbour that is the same as a double.
     big: Option<String>,
@@ -126,8 +142,8 @@ struct Found {
 
 impl Found {
     fn walk(&mut self, value: &Value, path: &mut String, depth: usize, is_item: bool) {
-        if self.list.is_none() && reversed(value).is_some() {
-            self.list = Some(path.clone());
+        if value.is_array() {
+            self.lists.push(path.clone());
         }
         let length = path.len();
         let members: Vec<(String, &Value)> = match value {
@@ -161,9 +177,7 @@ impl Found {
             *held = rank;
             self.leaves.insert((depth, is_item), path.to_owned());
         }
-        if self.typed.as_ref().is_none_or(|(held, _)| rank > *held) {
-            self.typed = Some((rank, path.to_owned()));
-        }
+        self.typed.entry(rank).or_insert_with(|| path.to_owned());
     }
 }
 
@@ -183,7 +197,7 @@ fn changed(json: &Value, path: &str, change: impl Fn(&Value) -> Option<Value>) -
 fn other_value(value: &Value) -> Option<Value> {
     Some(match value {
         Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
-            (Some(number), ..) => number.checked_add(1).unwrap_or(number - 1).into(),
+            (Some(number), ..) => number.checked_add(1).unwrap_or_else(|| number - 1).into(),
             (_, Some(number), _) => (number + 1).into(),
             // Beyond what a double counts in ones, one more is the same.
             (.., number) => [number? + 1.0, number? / 2.0].into_iter().find(|other| Some(*other) != number)?.into(),
@@ -194,68 +208,91 @@ fn other_value(value: &Value) -> Option<Value> {
     })
 }
 
-/// The list with its order reversed, unless that is the same list.
-fn reversed(value: &Value) -> Option<Value> {
-    let mut items = value.as_array()?.clone();
-    items.reverse();
-    Some(Value::Array(items)).filter(|reversed| reversed != value)
+/// What a server takes for the value that compares lists as sets, or types loosely.
+fn others(value: &Value) -> Vec<(&'static str, Value)> {
+    match value {
+        Value::Number(number) => vec![
+            ("a number as a string", number.to_string().into()),
+            ("a number as a truth value", (number.as_f64() != Some(0.0)).into()),
+        ],
+        // Some languages take a text without digits for zero.
+        Value::String(text) => vec![
+            ("a string as a number", text.parse().unwrap_or(0_u64).into()),
+            ("a string as a truth value", (!text.is_empty()).into()),
+            ("a string as a list of it", vec![value.clone()].into()),
+        ],
+        Value::Bool(is) => vec![
+            ("a truth value as a string", is.to_string().into()),
+            ("a truth value as a number", u8::from(*is).into()),
+        ],
+        Value::Array(items) => vec![
+            ("another order of a list", items.iter().rev().cloned().collect()),
+            ("a list with its last item twice", items.iter().chain(items.last()).cloned().collect()),
+            ("a list with an item less", items.iter().take(items.len().saturating_sub(1)).cloned().collect()),
+        ],
+        _ => Vec::new(),
+    }
 }
 
-/// A number or a truth value as a string, and a string as a list of it.
-fn other_type(value: &Value) -> Option<Value> {
-    match value {
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string().into()),
-        Value::String(_) => Some(vec![value.clone()].into()),
-        _ => None,
-    }
+/// The letter as wide as one of Chinese, which is the same letter to some servers.
+fn wide(letter: char) -> char {
+    char::from_u32(u32::from(letter) + 0xfee0).filter(|_| letter.is_ascii_graphic()).unwrap_or(letter)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{details, pairs};
+    use super::{details, groups};
 
     #[test]
     fn one_detail_of_json_is_another_one() {
         let body = r#"{"a/b":5,"n":{"deep":{"on":true}},"tags":["x","y"],"z":null}"#;
         let expected = [
-            (
-                "another value at depth 1, in an object",
-                r#"{"a/b":6,"n":{"deep":{"on":true}},"tags":["x","y"],"z":null}"#,
-            ),
-            ("another value at depth 2, in a list", r#"{"a/b":5,"n":{"deep":{"on":true}},"tags":["xx","y"],"z":null}"#),
-            (
-                "another value at depth 3, in an object",
-                r#"{"a/b":5,"n":{"deep":{"on":false}},"tags":["x","y"],"z":null}"#,
-            ),
-            ("another order of a list", r#"{"a/b":5,"n":{"deep":{"on":true}},"tags":["y","x"],"z":null}"#),
-            ("a value of another type", r#"{"a/b":"5","n":{"deep":{"on":true}},"tags":["x","y"],"z":null}"#),
-            ("JSON without one of its members", r#"{"n":{"deep":{"on":true}},"tags":["x","y"],"z":null}"#),
-            ("JSON without one of its members", r#"{"a/b":5,"tags":["x","y"],"z":null}"#),
-            ("JSON without one of its members", r#"{"a/b":5,"n":{"deep":{"on":true}},"z":null}"#),
-            ("JSON without one of its members", r#"{"a/b":5,"n":{"deep":{"on":true}},"tags":["x","y"]}"#),
-            ("strings in other letters", r#"{"a/b":5,"n":{"deep":{"on":true}},"tags":["X","Y"],"z":null}"#),
-            ("strings with a blank at their ends", r#"{"a/b":5,"n":{"deep":{"on":true}},"tags":["x ","y "],"z":null}"#),
+            ("another value at depth 1, in an object", r#""a/b":5"#, r#""a/b":6"#),
+            ("another value at depth 2, in a list", r#"["x","#, r#"["xx","#),
+            ("another value at depth 3, in an object", "true", "false"),
+            ("another order of a list", r#"["x","y"]"#, r#"["y","x"]"#),
+            ("a list with its last item twice", r#","y"]"#, r#","y","y"]"#),
+            ("a list with an item less", r#","y"]"#, "]"),
+            ("a number as a string", r#""a/b":5"#, r#""a/b":"5""#),
+            ("a number as a truth value", r#""a/b":5"#, r#""a/b":true"#),
+            ("a string as a number", r#"["x""#, "[0"),
+            ("a string as a truth value", r#"["x""#, "[true"),
+            ("a string as a list of it", r#"["x""#, r#"[["x"]"#),
+            ("a truth value as a string", "true", r#""true""#),
+            ("a truth value as a number", "true", "1"),
+            ("JSON without one of its members", r#""a/b":5,"#, ""),
+            ("JSON without one of its members", r#""n":{"deep":{"on":true}},"#, ""),
+            ("JSON without one of its members", r#""tags":["x","y"],"#, ""),
+            ("JSON without one of its members", r#","z":null"#, ""),
+            ("strings in other letters", r#""x","y""#, r#""X","Y""#),
+            ("strings with a blank at their ends", r#""x","y""#, r#""x ","y ""#),
+            ("strings with a blank before them", r#""x","y""#, r#"" x"," y""#),
+            ("strings with a character that is not seen", r#""x","y""#, "\"x\u{200b}\",\"y\u{200b}\""),
+            ("strings in letters of full width", r#""x","y""#, "\"\u{ff58}\",\"\u{ff59}\""),
         ];
-        assert_eq!(details(body), expected.map(|(label, body)| (label.to_owned(), body.to_owned())));
+        let expected: Vec<_> =
+            expected.into_iter().map(|(label, from, to)| (label.to_owned(), body.replace(from, to))).collect();
+        assert_eq!(details(body), expected);
         for body in ["", "amount=5", "5", "{}", r#"{"a":null}"#, "[[1,1]"] {
             assert_eq!(details(body), [], "{body}");
         }
-        // A number gets another type rather than a string, and that rather than a truth value.
-        for (body, typed) in [
-            (r#"{"a":"x","b":5}"#, r#"{"a":"x","b":"5"}"#),
-            (r#"{"a":true,"b":"x"}"#, r#"{"a":true,"b":["x"]}"#),
-            (r#"{"a":5,"b":6}"#, r#"{"a":"5","b":6}"#),
-            (r#"{"a":true}"#, r#"{"a":"true"}"#),
+        // Of each kind, the first one gets other types: 0, and no text, are false.
+        for (body, label, typed) in [
+            (r#"{"a":0,"b":5}"#, "a number as a truth value", r#"{"a":false,"b":5}"#),
+            (r#"{"a":"","b":"x"}"#, "a string as a truth value", r#"{"a":false,"b":"x"}"#),
+            (r#"{"a":"7"}"#, "a string as a number", r#"{"a":7}"#),
+            (r#"{"a":false}"#, "a truth value as a number", r#"{"a":0}"#),
+            (r#"{"a":[1]}"#, "a list with its last item twice", r#"{"a":[1,1]}"#),
         ] {
-            let found = details(body).into_iter().find(|(label, _)| label == "a value of another type");
+            let found = details(body).into_iter().find(|(held, _)| held == label);
             assert_eq!(found.unwrap().1, typed, "{body}");
         }
         // However deep a body is, it is sent a bounded number of times.
         let deep = format!("{}1{}", r#"{"a":"#.repeat(60), "}".repeat(60));
-        assert_eq!(details(&deep).len(), 2);
+        assert_eq!(details(&deep).len(), 2 + 2);
         let wide = (0..60).fold("1".to_owned(), |inner, _| format!(r#"{{"v":[1,2],"a":{inner}}}"#));
         let labels: Vec<_> = details(&wide).into_iter().map(|(label, _)| label).collect();
-        assert_eq!(labels.len(), 6 + 1 + 2 + 2, "{labels:?}");
+        assert_eq!(labels.len(), 6 + 1 + 3 * super::ALONE + 2 + 2, "{labels:?}");
     }
 
     // Each number, and each of its neighbours: no detail is the body itself.
@@ -281,26 +318,36 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_differs_in_what_comes_late_or_in_a_member_that_the_plan_has() {
-        let found = pairs(r#"{"n":5,"s":"a","t":["b"]}"#);
-        let of = |label: &str| -> Vec<_> {
-            found.iter().filter(|(held, _)| held.contains(label)).map(|(_, pair)| pair).collect()
+    fn what_differs_in_a_group_comes_late_or_in_another_form_or_in_a_member_that_the_plan_has() {
+        let found = groups(r#"{"n":5,"s":"a","t":["b"]}"#);
+        let of = |label: &str| -> Vec<[&str; 2]> {
+            let all = found.iter().flat_map(|(one, others)| others.iter().map(move |other| (one, other)));
+            all.filter(|(_, (held, _))| held.contains(label)).map(|(one, (_, other))| [one.as_str(), other]).collect()
         };
-        let [[one, other]] = of("blanks")[..] else { panic!("{found:?}") };
+        let [pair] = of("9,000 blanks")[..] else { panic!("{found:?}") };
         assert_eq!(
-            [one, other].map(|body| body.trim_start()),
+            pair.map(|body| body.trim_start()),
             [r#"{"n":5,"s":"a","t":["b"]}"#, r#"{"n":6,"s":"a","t":["b"]}"#]
         );
-        let long = of("string");
+        let long = of("1,100");
         assert_eq!(long.len(), 2);
         for [one, other] in long {
             let at = one.bytes().zip(other.bytes()).position(|(one, other)| one != other).unwrap();
             assert!(at > 1_024 && one.len() == other.len(), "{one}");
         }
-        let less: Vec<_> = of("more").into_iter().map(|[one, _]| one.as_str()).collect();
+        for (label, end) in [("a blank less", " \u{e9}"), ("its accent", "  e"), ("another form", "  e\u{301}")] {
+            let expected = [["a  \u{e9}", "b"], ["a", "b  \u{e9}"]];
+            let pairs = of(label);
+            assert_eq!(pairs.len(), expected.len(), "{found:?}");
+            for ([one, other], [s, t]) in pairs.into_iter().zip(expected) {
+                assert_eq!(one, format!(r#"{{"n":5,"s":"{s}","t":["{t}"]}}"#));
+                assert_eq!(other, one.replace("  \u{e9}", end));
+            }
+        }
+        let less: Vec<_> = of("more").into_iter().map(|[one, _]| one).collect();
         assert_eq!(less, [r#"{"s":"a","t":["b"]}"#, r#"{"n":5,"t":["b"]}"#, r#"{"n":5,"s":"a"}"#]);
         for body in ["", "amount=5", "{}", r#"{"a":null}"#] {
-            assert_eq!(pairs(body), [], "{body}");
+            assert_eq!(groups(body), [], "{body}");
         }
     }
 }

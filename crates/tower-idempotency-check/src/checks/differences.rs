@@ -85,20 +85,20 @@ pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
     }
     still_there(probe, "bodies that differ in a detail", &key, &first).await?;
     let mut seen = BTreeSet::new();
-    for (label, [body, other]) in crate::details::pairs(&probe.endpoint.body) {
-        if seen.contains(label) {
-            continue;
-        }
+    for (body, others) in crate::details::groups(&probe.endpoint.body) {
+        let Some((label, _)) = others.first().filter(|(label, _)| !seen.contains(label)) else { continue };
         let message = probe.keyed(&probe.new_key());
-        let first = probe.send(&format!("the first of two, for {label}"), &message.clone().with_body(body)).await?;
+        let first = probe.send(&format!("the first one, for {label}"), &message.clone().with_body(body)).await?;
         if !first.status.is_success() {
             continue;
         }
-        seen.insert(label);
-        let other = probe.settled(label, &message.with_body(other)).await?;
-        if other.status.is_success() {
-            expect_reused(probe, label, &first, &other);
-            return Ok(());
+        for (label, other) in others {
+            seen.insert(label);
+            let other = probe.settled(label, &message.clone().with_body(other)).await?;
+            if other.status.is_success() {
+                expect_reused(probe, label, &first, &other);
+                return Ok(());
+            }
         }
     }
     Ok(())

@@ -31,7 +31,7 @@ pub(crate) async fn report_with(
         r#"
         url = "http://{address}/charges"
         profile = "{profile}"
-        data = '{{"amount":5,"currency":"usd","items":[{{"sku":"a"}},{{"sku":"b"}}],"to":{{"zip":7}},"ref":9007199254740993}}'
+        data = '{{"amount":5,"currency":"usd","items":[{{"sku":"a"}},{{"sku":"b"}}],"to":{{"zip":7,"tags":["x","y"]}},"gift":true,"ref":9007199254740993}}'
         headers = ["Authorization: Bearer alice"]
         other_account = "Authorization: Bearer bob"
         other_path = "/refunds"
@@ -66,9 +66,9 @@ fn broken(report: &Report) -> Vec<&'static str> {
 }
 
 macro_rules! controls {
-    ($($fault:ident, $profile:literal: $check:literal, $what:literal;)*) => {
+    ($($fault:ident $(($of:literal))?, $profile:literal: $check:literal, $what:literal;)*) => {
         /// The faults, the profile and the check that are meant for each, and what is wrong.
-        const CONTROLS: &[(Fault, &str, &str, &str)] = &[$((Fault::$fault, $profile, $check, $what)),*];
+        const CONTROLS: &[(Fault, &str, &str, &str)] = &[$((Fault::$fault $(($of))?, $profile, $check, $what)),*];
     };
 }
 
@@ -159,6 +159,27 @@ controls! {
     CutsJson, "draft": "other-detail", "the first 1,024 bytes of the JSON are compared, without blanks";
     IgnoresAdded, "draft": "other-detail", "a member that the first body does not have is not compared";
     IgnoresAbsent, "draft": "other-detail", "a member that the other body does not have is not compared";
+    DropsRepeats, "draft": "other-detail", "how often an item is in a list is not compared";
+    SortsTexts, "draft": "other-detail", "the order of strings in a list is not compared";
+    IgnoresLength, "draft": "other-detail", "lists are compared as far as the shorter one goes";
+    UnwrapsLists, "draft": "other-detail", "a list of one item is that item";
+    ComparesTruthAsNumber, "draft": "other-detail", "true is 1, and false is 0";
+    ComparesTruthAsText, "draft": "other-detail", "true is the string of that word";
+    ComparesTruthOfAll, "draft": "other-detail", "what is neither empty nor zero is true";
+    ComparesTextsAsNumbers, "draft": "other-detail", "a string without digits is zero";
+    TrimsStarts, "draft": "other-detail", "blanks before strings are not compared";
+    JoinsBlanks, "draft": "other-detail", "two blanks in a string are one";
+    IgnoresUnseen, "draft": "other-detail", "characters of no width are not compared";
+    IgnoresWidth, "draft": "other-detail", "letters of full width are those of half";
+    IgnoresAccents, "draft": "other-detail", "accents are not compared";
+    ComparesForms, "draft": "other-detail", "strings are brought to one form of Unicode";
+    CutsAt(':'), "draft": "key-pairs", "keys are cut at a separator";
+    BeginsAfter('/'), "draft": "key-pairs", "what comes after the last separator of a key counts";
+    OnlyWith(';'), "draft": "key-pairs", "keys are cut at a separator, and other separators are refused";
+    DecodesKeys, "draft": "key-pairs", "keys are percent-decoded";
+    DecodesPlus, "draft": "key-pairs", "`+` in a key is a blank";
+    TrimsStartsOfKeys, "draft": "key-pairs", "blanks at the beginning of a key are trimmed";
+    JoinsBlanksOfKeys, "draft": "key-pairs", "two blanks in a key are one";
 }
 
 #[tokio::test(flavor = "multi_thread")]

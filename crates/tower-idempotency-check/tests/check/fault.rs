@@ -157,6 +157,37 @@ pub(crate) enum Fault {
     IgnoresPathAlone,
     /// A key of more than 255 characters is too much for the store.
     FailsLonger,
+    /// Of a list, items that are there twice are compared once; or the order of texts is not compared; or the items
+    /// that the shorter one has.
+    DropsRepeats,
+    SortsTexts,
+    IgnoresLength,
+    /// A truth value is the number 1 or 0, or its word; or what is not empty is true.
+    ComparesTruthAsNumber,
+    ComparesTruthAsText,
+    ComparesTruthOfAll,
+    /// A text that is no number is zero.
+    ComparesTextsAsNumbers,
+    /// A list of one item is that item.
+    UnwrapsLists,
+    /// Texts are compared without blanks at their beginnings, without one of two blanks, without what is not seen,
+    /// without the width of letters, without accents, or in one form of Unicode.
+    TrimsStarts,
+    JoinsBlanks,
+    IgnoresUnseen,
+    IgnoresWidth,
+    IgnoresAccents,
+    ComparesForms,
+    /// Keys are cut at the first of a character, or begin after the last one.
+    CutsAt(char),
+    BeginsAfter(char),
+    /// `%41` in a key is `A`; `+` is a blank; blanks at the beginning, or all but one, don't count.
+    DecodesKeys,
+    DecodesPlus,
+    TrimsStartsOfKeys,
+    JoinsBlanksOfKeys,
+    /// A key with other characters than letters, digits, `-`, `_` and this one is refused, and keys are cut at it.
+    OnlyWith(char),
     /// Something else is around a server without a fault.
     Twisted(Twist),
 }
@@ -170,17 +201,73 @@ pub(crate) fn compared(fault: Fault, json: &Value, depth: usize) -> Value {
         }
         Value::Array(items) => {
             let mut items: Vec<_> = items.iter().map(|item| compared(fault, item, depth + 1)).collect();
-            if fault == Fault::SortsLists {
+            if fault == Fault::SortsLists || fault == Fault::SortsTexts && items.iter().all(Value::is_string) {
                 items.sort_by_key(Value::to_string);
             }
-            Value::Array(items)
+            if fault == Fault::DropsRepeats {
+                items.dedup();
+            }
+            match (fault, items.as_slice()) {
+                (Fault::UnwrapsLists, [only]) => only.clone(),
+                _ => Value::Array(items),
+            }
         }
         Value::Number(number) if fault == Fault::ComparesTexts => number.to_string().into(),
         Value::Number(number) if fault == Fault::ComparesDoubles => number.as_f64().into(),
         Value::String(text) if fault == Fault::IgnoresCase => text.to_lowercase().into(),
         Value::String(text) if fault == Fault::TrimsTexts => text.trim().into(),
+        Value::String(text) => match fault {
+            Fault::TrimsStarts => text.trim_start().into(),
+            Fault::JoinsBlanks => text.replace("  ", " ").into(),
+            Fault::IgnoresUnseen => text.replace('\u{200b}', "").into(),
+            Fault::IgnoresWidth => text.chars().map(narrow).collect::<String>().into(),
+            Fault::IgnoresAccents => text.replace("e\u{301}", "e").replace('\u{e9}', "e").into(),
+            Fault::ComparesForms => text.replace("e\u{301}", "\u{e9}").into(),
+            _ => json.clone(),
+        },
+        Value::Bool(is) if fault == Fault::ComparesTruthAsNumber => u8::from(*is).into(),
+        Value::Bool(is) if fault == Fault::ComparesTruthAsText => is.to_string().into(),
         _ => json.clone(),
     }
+}
+
+fn narrow(letter: char) -> char {
+    let narrow = u32::from(letter).checked_sub(0xfee0).filter(|code| (0x21..0x7f).contains(code));
+    narrow.and_then(char::from_u32).unwrap_or(letter)
+}
+
+/// Whether a server with this fault takes two values for one.
+fn loosely_equal(fault: Fault, one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            let equal = |(name, value)| other.get(name).is_some_and(|other| loosely_equal(fault, value, other));
+            one.len() == other.len() && one.iter().all(equal)
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            let is_as_long = one.len() == other.len() || fault == Fault::IgnoresLength;
+            is_as_long && one.iter().zip(other).all(|(one, other)| loosely_equal(fault, one, other))
+        }
+        (Value::Bool(is), Value::Number(_) | Value::String(_))
+        | (Value::Number(_) | Value::String(_), Value::Bool(is))
+            if fault == Fault::ComparesTruthOfAll =>
+        {
+            let value = if one.is_boolean() { other } else { one };
+            (value.as_f64() != Some(0.0) && value.as_str() != Some("")) == *is
+        }
+        (Value::String(text), Value::Number(number)) | (Value::Number(number), Value::String(text))
+            if fault == Fault::ComparesTextsAsNumbers =>
+        {
+            number.as_f64() == Some(0.0) && text.parse::<f64>().is_err()
+        }
+        _ => one == other,
+    }
+}
+
+/// Whether a server with one of these faults compares bodies by pairs.
+pub(crate) fn compares_pairs(fault: Fault) -> bool {
+    use Fault::{ComparesTextsAsNumbers, ComparesTruthOfAll, IgnoresAbsent, IgnoresAdded, IgnoresLength};
+    let faults = [IgnoresAdded, IgnoresAbsent, IgnoresLength, ComparesTruthOfAll, ComparesTextsAsNumbers];
+    faults.contains(&fault)
 }
 
 /// Whether a server with this fault takes two bodies for one, by the members of their first level.
@@ -192,7 +279,7 @@ pub(crate) fn are_one(fault: Fault, first: &str, other: &str) -> bool {
     match fault {
         Fault::IgnoresAdded => has_all(first, other),
         Fault::IgnoresAbsent => has_all(other, first),
-        _ => false,
+        _ => loosely_equal(fault, &first.into(), &other.into()),
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a check finds of a server: all of it, how bad each finding is, and the exit code.
 
+use std::future::ready;
+
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 use tower_idempotency_check::{Finding, Severity};
 
@@ -187,6 +190,56 @@ findings! { UNCOUNTED:
     Fault::None, "draft", "restart": 0, [];
 }
 
+// Each kind of detail is named. Another detail that the server takes for the same would be found before.
+findings! { DETAILS:
+    Fault::None, "draft", "other-detail": 0, [];
+    Fault::ComparesShallow, "draft", "other-detail": 1, ["DANGEROUS: another value at depth 2"];
+    Fault::SortsLists, "draft", "other-detail": 1, ["DANGEROUS: another order of a list gets"];
+    Fault::SortsTexts, "draft", "other-detail": 1, ["DANGEROUS: another order of a list gets"];
+    Fault::DropsRepeats, "draft", "other-detail": 1, ["DANGEROUS: a list with its last item twice gets"];
+    Fault::IgnoresLength, "draft", "other-detail": 1, ["DANGEROUS: a list with its last item twice gets"];
+    Fault::ComparesTexts, "draft", "other-detail": 1, ["DANGEROUS: a number as a string gets"];
+    Fault::ComparesTruthOfAll, "draft", "other-detail": 1, ["DANGEROUS: a number as a truth value gets"];
+    Fault::ComparesTextsAsNumbers, "draft", "other-detail": 1, ["DANGEROUS: a string as a number gets"];
+    Fault::UnwrapsLists, "draft", "other-detail": 1, ["DANGEROUS: a string as a list of it gets"];
+    Fault::ComparesTruthAsText, "draft", "other-detail": 1, ["DANGEROUS: a truth value as a string gets"];
+    Fault::ComparesTruthAsNumber, "draft", "other-detail": 1, ["DANGEROUS: a truth value as a number gets"];
+    Fault::ComparesDoubles, "draft", "other-detail": 1, ["DANGEROUS: another last digit of a number"];
+    Fault::IgnoresAbsent, "draft", "other-detail": 1, ["DANGEROUS: JSON without one of its members gets"];
+    Fault::IgnoresCase, "draft", "other-detail": 1, ["DANGEROUS: strings in other letters get"];
+    Fault::TrimsTexts, "draft", "other-detail": 1, ["DANGEROUS: strings with a blank at their ends get"];
+    Fault::TrimsStarts, "draft", "other-detail": 1, ["DANGEROUS: strings with a blank before them get"];
+    Fault::IgnoresUnseen, "draft", "other-detail": 1, ["DANGEROUS: strings with a character that is not seen get"];
+    Fault::IgnoresWidth, "draft", "other-detail": 1, ["DANGEROUS: strings in letters of full width get"];
+    Fault::CutsBodies, "draft", "other-detail": 1, ["DANGEROUS: a difference after 9,000 blanks gets"];
+    Fault::CutsJson, "draft", "other-detail": 1, ["DANGEROUS: a difference after 1,100 characters"];
+    Fault::JoinsBlanks, "draft", "other-detail": 1, ["DANGEROUS: a string with a blank less between its words gets"];
+    Fault::IgnoresAccents, "draft", "other-detail": 1, ["DANGEROUS: a string with a letter less its accent gets"];
+    Fault::ComparesForms, "draft", "other-detail": 1, ["DANGEROUS: a string with a letter in another form of Unicode"];
+    Fault::IgnoresAdded, "draft", "other-detail": 1, ["DANGEROUS: JSON with a member more gets"];
+}
+
+findings! { KEYS:
+    Fault::None, "draft", "key-pairs": 0, [];
+    Fault::None, "acp", "key-pairs": 0, [];
+    Fault::OnlyBare, "draft", "key-pairs": 0, [];
+    Fault::DecodesKeys, "draft", "key-pairs": 1, [
+        "DANGEROUS: two keys are one, and the operation of the second is taken for done, if they differ in `%41` for `A`",
+    ];
+    Fault::TrimsKeys, "draft", "key-pairs": 1, [
+        "DANGEROUS: two keys are one, and the operation of the second is taken for done, if they differ in a blank at the end",
+    ];
+    Fault::TrimsStartsOfKeys, "draft", "key-pairs": 1, [
+        "DANGEROUS: two keys are one, and the operation of the second is taken for done, if they differ in a blank at the beginning",
+    ];
+    Fault::JoinsBlanksOfKeys, "draft", "key-pairs": 1, [
+        "DANGEROUS: two keys are one, and the operation of the second is taken for done, if they differ in a second blank",
+    ];
+    Fault::DecodesPlus, "draft", "key-pairs": 1, [
+        "DANGEROUS: two keys are one, and the operation of the second is taken for done, if they differ in `+` for a blank",
+    ];
+}
+
 /// What is not as its row says.
 async fn differing(rows: &[Row], is_counted: bool) -> String {
     // A machine that is busy with all at once sends a retry too late.
@@ -243,4 +296,32 @@ async fn all_that_is_found_of_what_runs_or_ends_late_is_what_the_server_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_found_without_a_count_is_what_the_answers_say() {
     assert_eq!(differing(UNCOUNTED, false).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_detail_that_a_server_does_not_compare_is_named() {
+    assert_eq!(differing(DETAILS, true).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_way_in_which_a_server_reads_keys_is_named() {
+    assert_eq!(differing(KEYS, true).await, "");
+}
+
+// Each character that may separate but `-`, which the keys of the check have in them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_separator_at_which_a_server_cuts_keys_is_named() {
+    let faults = ",;:./_|#&=+@~%*!?$ ".chars().flat_map(|of| {
+        [(Fault::CutsAt(of), "after"), (Fault::BeginsAfter(of), "before"), (Fault::OnlyWith(of), "after")]
+            .map(|(fault, place)| (fault, format!("{place} `{of}`")))
+    });
+    let wrong = faults.map(|(fault, alone)| async move {
+        let report = report_with(fault, "draft", &["key-pairs"], true, &[]).await;
+        let mut found = report.checks.iter().flat_map(|check| &check.findings);
+        // Behind the group of all of them, each by itself.
+        let is_named = found.any(|finding| finding.what.split("; ").any(|differ| differ.ends_with(&alone)));
+        (!is_named).then(|| format!("{fault:?}: {}", report.to_text()))
+    });
+    let wrong: Vec<_> = stream::iter(wrong).buffer_unordered(8).filter_map(ready).collect().await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::watch;
 
-use super::fault::{Fault, are_one, compared, damage};
+use super::fault::{Fault, are_one, compared, compares_pairs, damage};
 use super::slow::Slow;
 use super::twist::{Twisted, twist};
 
@@ -165,7 +165,18 @@ async fn charge(
 }
 
 /// The faults of what JSON is compared by.
-const COMPARES: [Fault; 6] = [
+const COMPARES: [Fault; 17] = [
+    Fault::DropsRepeats,
+    Fault::SortsTexts,
+    Fault::ComparesTruthAsNumber,
+    Fault::ComparesTruthAsText,
+    Fault::UnwrapsLists,
+    Fault::TrimsStarts,
+    Fault::JoinsBlanks,
+    Fault::IgnoresUnseen,
+    Fault::IgnoresWidth,
+    Fault::IgnoresAccents,
+    Fault::ComparesForms,
     Fault::ComparesShallow,
     Fault::SortsLists,
     Fault::ComparesTexts,
@@ -232,6 +243,18 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         Fault::KeepsTails => key[key.len().saturating_sub(64)..].to_owned(),
         Fault::IgnoresPunctuation => key.chars().filter(char::is_ascii_alphanumeric).collect(),
         Fault::TrimsKeys => key.trim().to_owned(),
+        Fault::CutsAt(character) => key.split(character).next().unwrap_or_default().to_owned(),
+        Fault::BeginsAfter(character) => key.rsplit(character).next().unwrap_or_default().to_owned(),
+        Fault::DecodesKeys => key.replace("%41", "A"),
+        Fault::DecodesPlus => key.replace('+', " "),
+        Fault::TrimsStartsOfKeys => key.trim_start().to_owned(),
+        Fault::JoinsBlanksOfKeys => key.replace("  ", " "),
+        Fault::OnlyWith(only)
+            if key.contains(|it: char| !(it.is_alphanumeric() || "-_".contains(it) || it == only)) =>
+        {
+            return refuse(StatusCode::BAD_REQUEST, "malformed");
+        }
+        Fault::OnlyWith(only) => key.split(only).next().unwrap_or_default().to_owned(),
         Fault::FailsLong if key.len() > 128 => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Fault::FailsLonger if key.len() > 255 => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Fault::IgnoresAccount | Fault::IgnoresPathAlone => key,
@@ -252,7 +275,8 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
     let query = parts.uri.query().unwrap_or_default();
     let fingerprint = match fault {
         Fault::IgnoresBody => String::new(),
-        Fault::IgnoresQuery | Fault::IgnoresAdded | Fault::IgnoresAbsent => canonical,
+        Fault::IgnoresQuery => canonical,
+        _ if compares_pairs(fault) => canonical,
         Fault::IgnoresMethod => format!("{} {query} {canonical}", parts.uri.path()),
         Fault::IgnoresPath | Fault::IgnoresPathAlone => format!("{} {query} {canonical}", parts.method),
         _ => format!("{} {} {query} {canonical}", parts.method, parts.uri.path()),
@@ -392,7 +416,8 @@ fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
         records.insert(key.to_owned(), Record { fingerprint, answer: None, at, copies: 0 });
         return None;
     };
-    if record.fingerprint != fingerprint && !are_one(fault, &record.fingerprint, fingerprint) {
+    let is_one = compares_pairs(fault) && are_one(fault, &record.fingerprint, fingerprint);
+    if record.fingerprint != fingerprint && !is_one {
         if fault == Fault::RefusalForgets {
             records.remove(key);
         }
