@@ -36,9 +36,10 @@ impl Fields {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the names of the fields.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| name.as_str())
+    /// Returns whether all fields have these names, and each is there once, with a value.
+    pub(crate) fn are_of(&self, names: &[&str]) -> bool {
+        let is_of = |name: &str| names.contains(&name) && self.all(name).count() == 1 && self.get(name).is_some();
+        self.0.iter().all(|(name, _)| is_of(name))
     }
 }
 

@@ -146,7 +146,11 @@ pub(super) async fn purge<St: Store>(
     }
     let status = status.map(|status| status.to_string());
     let fields = [("state", state), ("older_than", older_than), ("status", status), ("scope", scope), ("after", after)];
-    let selection = Selection::read(&Fields::of(fields)).map_err(Problem::wrong)?;
+    let fields = Fields::of(fields);
+    if !fields.are_of(&Selection::FIELDS) {
+        return Err(Problem::wrong("A field has a value, or is left out."));
+    }
+    let selection = Selection::read(&fields).map_err(Problem::wrong)?;
     let operator = site.operations.by(caller.actor.name);
     let (filter, after) = (selection.filter(), selection.after.as_ref());
     let purge = match answers_only {

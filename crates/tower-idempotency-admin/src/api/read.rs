@@ -116,13 +116,14 @@ pub(super) fn fence_of(text: &str) -> Result<Fence, Problem> {
     text.parse().map(Fence).map_err(|_| Problem::wrong("A fence is a number in a text, as it is listed."))
 }
 
-/// Reads the fields of a query, which may have these names and no other: a filter with a slip would select too much.
+/// Reads the fields of a query, which may have these names and no other, each once and with a value: a filter with a
+/// slip would select too much.
 fn known(query: Option<String>, names: &[&str]) -> Result<Fields, Problem> {
     let fields = Fields::parse(query.unwrap_or_default().as_bytes());
-    if fields.names().all(|name| names.contains(&name)) {
+    if fields.are_of(names) {
         return Ok(fields);
     }
-    Err(Problem::wrong(format!("The URL may have these parameters: {}.", names.join(", "))))
+    Err(Problem::wrong(format!("The URL may have these parameters, each once and with a value: {}.", names.join(", "))))
 }
 
 fn limit(fields: &Fields) -> Result<usize, Problem> {

@@ -19,4 +19,5 @@ mod outbox;
 mod paths;
 mod schema;
 mod settling;
+mod slips;
 mod states;
