@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
@@ -190,11 +190,8 @@ where
         Err(error) => return unanswered(&error, call, earlier),
     };
     // The status has come, and counts, even if the body breaks off, or has no end.
-    let is_event_stream = |kind: &HeaderValue| {
-        let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-    };
-    let is_stream = head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream);
+    let kind = head.headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase()).unwrap_or_default();
+    let is_stream = kind.starts_with(b"text/event-stream");
     let mut body = BytesMut::new();
     let read = timeout_at(enough, async {
         while let Some(frame) = rest.frame().await {
