@@ -13,6 +13,11 @@ use crate::store::{OpenError, StoreError};
 /// The store takes memory for its two caches, for new records that are not in a table yet (4 MiB, and more while tables
 /// wait to be merged), and some 100 bytes for each record: 30 by which it recognises a new key and sweeps without a
 /// read, and the indexes and filters of fjall's tables.
+///
+/// # Open files
+/// Leave it 200 of the files that the process may open, and bound the connections of your server. If fjall's worker
+/// finds no free file for a table, the store is poisoned: nothing is lost, but it refuses until the process is started
+/// again, also if files are free a second later.
 pub type FjallStore = EmbeddedStore<FjallEngine>;
 
 /// Sets up a [`FjallStore`].
