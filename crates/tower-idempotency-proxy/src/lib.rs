@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod clients;
 mod connections;
 mod head;
 mod monitor;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::iter::successors;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,44 +15,30 @@ use futures_util::future::BoxFuture;
 use h2::Reason;
 use http::header::{ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{Extensions, HeaderName, HeaderValue, Request, StatusCode, Uri};
+use http::{Extensions, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Body as _;
-use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::{Builder, Client, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::{Connected, HttpConnector, capture_connection};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, Service, ServiceExt as _};
+use tower::{Service, ServiceExt as _};
 use tower_idempotency::IdempotencyContext;
 use tower_idempotency::server::Envelope;
 
 use crate::answer::Unanswered;
 use crate::body::Held;
-use crate::places::{Place, Places};
+use crate::clients::Clients;
+use crate::places::Places;
 use crate::reading::Reading;
 use crate::{answer, head};
 
 /// The longest time until a connection is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection is kept for the next request. Servers close theirs after 2 seconds and more, and a request
-/// that is sent at that moment is lost: the proxy can't know whether it was read.
-const IDLE: Duration = Duration::from_secs(1);
-/// How often a service of HTTP/2 is asked whether it is there, and how long it may take to say so.
-const PING_EVERY: Duration = Duration::from_secs(10);
-const PONG_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most connections that are kept for the next request. They are within the reserve of files.
-const MAX_IDLE: usize = 64;
-/// The most headers of an answer. Each of them takes some 100 bytes while it is read.
-const MAX_HEADERS: usize = 1_000;
 /// How long a request without a key may wait, unless that is set.
 const PASS_TIMEOUT: Duration = Duration::from_secs(600);
 /// The step from which the service's key is derived.
 pub(crate) const STEP: &str = "upstream";
-
-type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<Reading<TokioIo<TcpStream>>>, BoxError>;
-type HttpClient = Client<Connector, Body>;
 
 /// The service behind the proxy: passes requests on. Its answers have the [marks](tower_idempotency::Release) by which
 /// the layer knows what they mean, so put an [`IdempotencyLayer`](tower_idempotency::IdempotencyLayer) around it.
@@ -75,53 +61,6 @@ pub struct Upstream {
     clients: Clients,
     target: Arc<Target>,
     places: Places,
-}
-
-/// The connections to the service, each of which has one request at a time. Over HTTP/2, too: on a connection that all
-/// requests share, a single client could take all streams, or the window, and the others would wait unsent.
-#[derive(Debug, Clone)]
-struct Clients {
-    /// Its pool has all connections of HTTP/1.1. Those of HTTP/2 are never two in a pool.
-    shared: Option<HttpClient>,
-    builder: Builder,
-    connector: Connector,
-    /// Those of HTTP/2 that have no request.
-    free: Arc<Mutex<Vec<HttpClient>>>,
-}
-
-/// What a request has until it and its answer have ended.
-struct Taken {
-    client: HttpClient,
-    /// Where the client goes then.
-    free: Option<Arc<Mutex<Vec<HttpClient>>>>,
-    _place: Place,
-}
-
-impl Clients {
-    fn new(builder: Builder, connector: Connector, is_http2: bool) -> Self {
-        let shared = (!is_http2).then(|| builder.build(connector.clone()));
-        Self { shared, builder, connector, free: Arc::default() }
-    }
-
-    fn take(&self, place: Place) -> Taken {
-        if let Some(shared) = &self.shared {
-            return Taken { client: shared.clone(), free: None, _place: place };
-        }
-        // The one that was used last has a connection most likely.
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let client = free.unwrap_or_else(|| self.builder.build(self.connector.clone()));
-        Taken { client, free: Some(Arc::clone(&self.free)), _place: place }
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        let Some(free) = &self.free else { return };
-        let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < MAX_IDLE {
-            free.push(self.client.clone());
-        }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -188,19 +127,11 @@ impl Upstream {
         };
         // Name, TCP and TLS together.
         let connector = BoxCloneSyncService::new(Timeout::new(connector, CONNECT_TIMEOUT));
-        let mut builder = Client::builder(TokioExecutor::new());
-        // What a proxy has to put up with, or to mend (RFC 9112, sections 5.1 and 5.2): an order was made all the same.
-        builder.http1_allow_spaces_after_header_name_in_responses(true);
-        builder.http1_allow_obsolete_multiline_headers_in_responses(true);
-        builder.http1_ignore_invalid_headers_in_responses(true).http1_max_headers(MAX_HEADERS);
-        builder.http2_only(is_http2).pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(IDLE);
-        builder.pool_max_idle_per_host(MAX_IDLE);
-        builder.http2_keep_alive_interval(PING_EVERY).http2_keep_alive_timeout(PONG_TIMEOUT);
         let key_header = HeaderName::from_static("idempotency-key");
         let (origin, envelope) = ((scheme, authority), Envelope::Problem);
         let (passed_within, answers_cors) = (PASS_TIMEOUT, false);
         let target = Arc::new(Target { origin, key_header, is_http2, envelope, passed_within, answers_cors });
-        let clients = Clients::new(builder, connector, is_http2);
+        let clients = Clients::new(connector, is_http2);
         Ok(Self { clients, target, places: Places::of_process() })
     }
 
@@ -306,12 +237,15 @@ impl Service<Request<Body>> for Upstream {
             count("overloaded");
             return Box::pin(std::future::ready(Ok(answer::busy(envelope))));
         };
-        let request = match self.target.request(request) {
+        // The two sides may see the end of a body, or of the answer to a HEAD, in different places.
+        let may_follow = context.is_none() && request.body().is_end_stream() && request.method() != Method::HEAD;
+        let mut request = match self.target.request(request) {
             Ok(request) => request,
             Err(why) => return Box::pin(std::future::ready(Ok(answer::not_forwarded(envelope, why)))),
         };
         // A service may answer before it has read the request: the connection is taken until both have ended.
-        let taken = Arc::new(self.clients.take(place));
+        let taken = Arc::new(self.clients.take(place, may_follow));
+        let connection = capture_connection(&mut request);
         let sent = Arc::clone(&taken);
         let request = request.map(|body| Held::new(body, false, passed_within, sent).without_trailers());
         let is_begun = request.body().is_begun();
@@ -330,6 +264,10 @@ impl Service<Request<Body>> for Upstream {
                     answer::unanswered(envelope, Unanswered::Unreadable, is_answered)
                 }
                 Ok(Ok(mut answer)) => {
+                    if !target.is_http2 && matches!(answer.status().as_u16(), 204 | 205 | 304) {
+                        // What comes after such a head would be the answer to the next request.
+                        connection.connection_metadata().iter().for_each(Connected::poison);
+                    }
                     head::with_one_length(answer.headers_mut());
                     let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, taken);
                     let mut answer = answer::of_service(answer, held, run);
@@ -344,7 +282,7 @@ impl Service<Request<Body>> for Upstream {
                     failed("not-reached", &error);
                     answer::not_reached(envelope)
                 }
-                Ok(Err(error)) if is_refused(&error, is_begun.load(Ordering::Relaxed)) => {
+                Ok(Err(error)) if !taken.has_head() && is_refused(&error, is_begun.load(Ordering::Relaxed)) => {
                     failed("refused", &error);
                     answer::refused(envelope)
                 }
@@ -388,7 +326,7 @@ impl Target {
 }
 
 /// Whether a service of HTTP/2 has said that it did not process the request (RFC 9113, section 8.7): by a reset that
-/// says so, or by a GOAWAY that names an earlier stream as its last. h2 fails no other stream with the remote's GOAWAY:
+/// says so, or by a GOAWAY that names an earlier stream as its last, unless an interim answer has come. h2 fails no other stream with the remote's GOAWAY:
 /// those that it includes go on, and fail by an error of the connection if that ends. But hyper takes any GOAWAY for
 /// the stream's, if it comes before hyper has asked for the request's body. So does it if there is none.
 fn is_refused(error: &hyper_util::client::legacy::Error, is_body_begun: bool) -> bool {

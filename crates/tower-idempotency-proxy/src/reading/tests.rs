@@ -62,3 +62,49 @@ fn once_the_service_has_closed_what_is_sent_is_dropped_and_any_other_error_is_on
         }
     }
 }
+
+/// A connection from which such bytes come, so many at a time.
+struct Coming(Vec<u8>, usize);
+
+impl Read for Coming {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let at_a_time = self.1.min(self.0.len()).min(buffer.remaining());
+        let rest = self.0.split_off(at_a_time);
+        buffer.put_slice(&std::mem::replace(&mut self.0, rest));
+        Poll::Ready(Ok(()))
+    }
+}
+
+// Seeded faults: a frame's content is read as a head; a head that is split is lost.
+#[test]
+fn a_head_of_http_2_is_noted_wherever_its_frame_is_split() {
+    let frame = |kind: u8, content: &[u8]| {
+        let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, 0], &[0, 0, 0, 1], content].concat()
+    };
+    let looks_like_one = frame(HEADERS, b"a").repeat(2_000);
+    for (frames, expected) in [
+        (vec![frame(4, &[]), frame(8, &[0; 4]), frame(3, &[0; 4])], false),
+        (vec![frame(4, &[]), frame(HEADERS, b"a"), frame(3, &[0; 4])], true),
+        (vec![frame(0, &looks_like_one), frame(7, &[0; 8])], false),
+        (vec![frame(0, &looks_like_one), frame(HEADERS, &[])], true),
+        (vec![frame(HEADERS, b"a")[..8].to_vec()], false),
+    ] {
+        for at_a_time in [1, 3, 9, 10, CHUNK, 2 * CHUNK] {
+            let (bytes, has_head) = (frames.concat(), Arc::new(AtomicBool::new(false)));
+            let mut connection = Reading::noting(Coming(bytes.clone(), at_a_time), Arc::clone(&has_head));
+            let (mut passed, cx) = (Vec::new(), &mut Context::from_waker(Waker::noop()));
+            while passed.len() < bytes.len() {
+                let mut room = [0; 3 * CHUNK];
+                let mut read = ReadBuf::new(&mut room);
+                assert!(Pin::new(&mut connection).poll_read(cx, read.unfilled()).is_ready());
+                passed.extend_from_slice(read.filled());
+            }
+            assert_eq!(
+                (passed == bytes, has_head.load(Ordering::Relaxed)),
+                (true, expected),
+                "{at_a_time}: {frames:?}"
+            );
+        }
+    }
+}

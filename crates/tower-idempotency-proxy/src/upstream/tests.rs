@@ -7,21 +7,6 @@ use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore};
 
 use super::*;
 
-// Seeded faults: none is kept; all are.
-#[test]
-fn a_client_of_http_2_is_free_again_after_its_request_and_few_are_kept() {
-    let mut upstream = Upstream::http2(Uri::from_static("http://127.0.0.1:3000")).unwrap();
-    upstream.places = Places::with(MAX_IDLE + 1);
-    let take = || upstream.clients.take(upstream.places.take(None).unwrap());
-    let free = || upstream.clients.free.lock().unwrap().len();
-    let taken: Vec<_> = (0..=MAX_IDLE).map(|_| take()).collect();
-    assert_eq!(free(), 0);
-    drop(taken);
-    assert_eq!(free(), MAX_IDLE);
-    let _taken = take();
-    assert_eq!(free(), MAX_IDLE - 1, "one that is free is taken first");
-}
-
 #[tokio::test]
 async fn a_key_that_the_service_does_not_get_is_said_once() {
     let log = Log::begin(tracing::Level::WARN);
@@ -69,13 +54,6 @@ fn cors_of_a_service_is_left_out_where_the_proxy_answers_it_and_else_said_once()
         upstream.target.cors(&mut headers, is_covered);
         assert_eq!((headers.len(), log.lines().len()), (left, usize::from(is_said)), "{has_cors} {is_covered}");
     }
-}
-
-#[test]
-fn few_connections_without_a_request_are_kept_and_not_for_long() {
-    let upstream = Upstream::new(Uri::from_static("http://127.0.0.1:1")).unwrap();
-    let settings = format!("{:?}", upstream.clients.builder);
-    assert!(settings.contains("idle_timeout: Some(1s), max_idle_per_host: 64"), "{settings}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The proxy over sockets, in front of a service that notes what it gets.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod alone;
 mod between;
 mod broken;
 mod checked;
