@@ -9,6 +9,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Extensions, StatusCode, Version};
 use hyper::body::Incoming;
+use sfv::{BareItem, Item, Parser};
 use tower_idempotency::engine::{Cause, Rerun};
 use tower_idempotency::server::{Effect, Envelope};
 use tower_idempotency::{Invalid, Keep, Meaning, Rejection, Release, Secret, Unsure};
@@ -16,18 +17,19 @@ use tower_idempotency::{Invalid, Keep, Meaning, Rejection, Release, Secret, Unsu
 use crate::body::Held;
 use crate::head;
 
-/// By which a service says what its answer means. It does not get to the client.
+/// By which a service says what its answer means. As it was read here, it goes on to who calls, and may record, too.
 const MARK: HeaderName = HeaderName::from_static("idempotency-mark");
 
 /// When a client may send again what did not reach the service.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Makes the service's answer one for the client and the layer. `run` says whether the operation may have been sent to
-/// the service before; `None`: the request is not covered.
+/// the service before; `None`: the request is not covered. `envelope` says which dialect the client has.
 pub(crate) fn of_service(
     answer: http::Response<Incoming>,
     held: impl FnOnce(Incoming, bool) -> Held<Incoming>,
     run: Option<Rerun>,
+    envelope: Envelope,
 ) -> Response {
     let is_covered = run.is_some();
     let (mut parts, body) = answer.into_parts();
@@ -38,7 +40,7 @@ pub(crate) fn of_service(
     }
     let body = held(body, parts.version == Version::HTTP_2);
     (parts.version, parts.extensions) = (Version::default(), Extensions::new());
-    // These are for this proxy, also if `Connection` says so.
+    // These are read here, also if `Connection` says so.
     let marks: Vec<_> = parts.headers.get_all(MARK).iter().cloned().collect();
     parts.headers.remove(MARK);
     // A service with a layer of its own says by itself what its refusals mean, and the layer here whether a retry is of
@@ -51,29 +53,40 @@ pub(crate) fn of_service(
         parts.headers.remove(Effect::HEADER);
     }
     head::without_hop_by_hop(&mut parts.headers);
+    // After a 409, a client of Iceberg has deleted its files, and after a 419 it gets another token (docs/profiles.md).
+    let is_iceberg = matches!(envelope, Envelope::Iceberg);
     // A service that is asked again for the same operation answers so while it is still at it.
-    let may_be_busy = parts.status == StatusCode::CONFLICT && run.is_some_and(|run| run != Rerun::No);
+    let may_be_busy = parts.status == StatusCode::CONFLICT && run.is_some_and(|run| run != Rerun::No) && !is_iceberg;
+    let is_free = Meaning::of_answer(&parts, None) == Meaning::NotStarted || is_iceberg && parts.status.as_u16() == 419;
     match (marks.as_slice(), effects.as_slice()) {
         ([], []) if may_be_busy => drop(parts.extensions.insert(Unsure)),
-        ([], []) if has_end || Meaning::of_answer(&parts, None) == Meaning::NotStarted => {}
+        ([], []) if has_end || is_free => {}
         ([], []) => {
             if is_covered {
                 warn_of_no_end();
             }
             parts.extensions.insert(Unsure);
         }
-        ([], [effect]) if is_none(effect) => drop(parts.extensions.insert(Release)),
-        ([mark], _) if mark == "release" => drop(parts.extensions.insert(Release)),
-        ([mark], _) if mark == "keep" && has_end => drop(parts.extensions.insert(Keep)),
+        // A success that says so contradicts itself.
+        ([], [effect]) if is_none(effect) && !parts.status.is_success() => drop(parts.extensions.insert(Release)),
+        ([], _) => drop(parts.extensions.insert(Unsure)),
+        ([mark], _) if mark == "release" => marked(&mut parts, "release", Release),
+        ([mark], _) if mark == "keep" && has_end => marked(&mut parts, "keep", Keep),
         // The head says that it took place. The answer is not stored, whether it is whole or not.
-        ([mark], _) if mark == "secret" => drop(parts.extensions.insert(Secret)),
-        ([mark], _) if mark == "invalid" && has_end => drop(parts.extensions.insert(Invalid)),
+        ([mark], _) if mark == "secret" => marked(&mut parts, "secret", Secret),
+        ([mark], _) if mark == "invalid" && has_end => marked(&mut parts, "invalid", Invalid),
         // Nothing was done, and what may be a half is not kept.
-        ([mark], _) if mark == "invalid" => drop(parts.extensions.insert(Release)),
+        ([mark], _) if mark == "invalid" => marked(&mut parts, "release", Release),
         // Also a word that is not known, two marks, and a body that may be cut: nothing runs again on a mistake.
-        _ => drop(parts.extensions.insert(Unsure)),
+        _ => marked(&mut parts, "unsure", Unsure),
     }
     Response::from_parts(parts, Body::new(body))
+}
+
+/// Says what an answer means: to the layer here, and to another one that has called this proxy.
+fn marked(parts: &mut Parts, mark: &'static str, means: impl Clone + Send + Sync + 'static) {
+    parts.headers.insert(MARK, HeaderValue::from_static(mark));
+    parts.extensions.insert(means);
 }
 
 /// Logs a WARN, once: an operator who sees that each success of a service is unknown would not guess why.
@@ -89,7 +102,8 @@ fn warn_of_no_end() {
 
 /// Whether the service says that nothing was done: an Item of structured fields (RFC 9651) with this Token.
 fn is_none(effect: &HeaderValue) -> bool {
-    effect.to_str().is_ok_and(|effect| effect.split(';').next().is_some_and(|token| token.trim() == "none"))
+    let item = Parser::new(effect.as_bytes()).parse::<Item>();
+    item.is_ok_and(|item| matches!(item.bare_item, BareItem::Token(token) if token.as_str() == "none"))
 }
 
 /// Returns whether the answer's head says where its body ends. If the end of the connection does (RFC 9112, section

@@ -270,7 +270,7 @@ impl Service<Request<Body>> for Upstream {
                     }
                     head::with_one_length(answer.headers_mut());
                     let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, taken);
-                    let mut answer = answer::of_service(answer, held, run);
+                    let mut answer = answer::of_service(answer, held, run, envelope);
                     target.cors(answer.headers_mut(), passed.is_none());
                     if passed.is_none() {
                         // It is the service's, and not the client's: a profile that repeats the key adds that one.

@@ -12,4 +12,5 @@ mod own;
 mod passing;
 mod payments;
 mod service;
+mod two;
 mod whole;

@@ -4,11 +4,12 @@ use std::sync::atomic::Ordering;
 
 use tower_idempotency::OnInterrupted::{self, Refuse, Rerun};
 use tower_idempotency::server::Profile;
+use tower_idempotency_proxy::Upstream;
 
-use crate::service::{Service, layer, proxy, says, send};
+use crate::service::{Service, layer, proxied, proxy, says, send};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_mark_means_what_it_means_in_rust_and_no_client_sees_it() {
+async fn each_mark_means_what_it_means_in_rust_and_goes_on_as_it_was_read() {
     // The body is the status and the mark of the answer; then what a retry gets, and how often the service has run.
     for (body, retry, runs) in [
         ("503 release", "runs", 2),
@@ -26,7 +27,12 @@ async fn each_mark_means_what_it_means_in_rust_and_no_client_sees_it() {
         let service = Service::default();
         let proxy = proxy(layer(), service.start().await).await;
         let first = send(proxy, "k", body).await;
-        assert!(first.status.as_str() == &body[..3] && first.header("idempotency-mark").is_none(), "{body}: {first:?}");
+        let read = match body.split_once(' ') {
+            Some((_, mark @ ("release" | "keep" | "secret" | "invalid"))) => Some(mark),
+            Some(_) => Some("unsure"),
+            None => None,
+        };
+        assert_eq!((first.status.as_str(), first.header("idempotency-mark")), (&body[..3], read), "{body}: {first:?}");
         let again = send(proxy, "k", body).await;
         let got = match again.problem() {
             problem if !problem.is_empty() => problem,
@@ -34,7 +40,8 @@ async fn each_mark_means_what_it_means_in_rust_and_no_client_sees_it() {
             _ => "runs".to_owned(),
         };
         assert_eq!((got.as_str(), service.keys().len()), (retry, runs), "{body}");
-        assert!(again.header("idempotency-mark").is_none(), "{body}: {again:?}");
+        let is_refused = !again.problem().is_empty();
+        assert_eq!(again.header("idempotency-mark"), read.filter(|_| !is_refused), "{body}: {again:?}");
     }
 }
 
@@ -83,7 +90,7 @@ const PENDING: &str = "idempotency-effect: pending;retry\r\n";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mark_that_connection_names_is_read() {
     for (line, expected) in [(RELEASE, "runs"), (UNSURE, "unknown"), (NONE, "runs"), (PENDING, "unknown")] {
-        let head = format!("201 Created\r\nconnection: close, idempotency-mark, idempotency-effect\r\n{line}");
+        let head = format!("500 Server Error\r\nconnection: close, idempotency-mark, idempotency-effect\r\n{line}");
         assert_eq!(retried(Refuse, &head, "content-length: 7\r\n").await, expected, "{line}");
     }
 }
@@ -102,7 +109,8 @@ async fn each_mark_with_each_end_and_each_status_under_each_policy() {
         (vec![A_WORD], ["unknown"; 3], ["unknown"; 3]),
         (vec![RELEASE, RELEASE], ["unknown"; 3], ["unknown"; 3]),
         (vec![KEEP, RELEASE], ["unknown"; 3], ["unknown"; 3]),
-        (vec![NONE], ["runs"; 3], ["runs"; 3]),
+        // A success contradicts it.
+        (vec![NONE], ["unknown", "runs", "runs"], ["unknown", "runs", "runs"]),
         (vec![PENDING], ["unknown"; 3], ["unknown"; 3]),
         (vec![NONE, NONE], ["unknown"; 3], ["unknown"; 3]),
         (vec![NONE, PENDING], ["unknown"; 3], ["unknown"; 3]),
@@ -126,5 +134,79 @@ async fn each_mark_with_each_end_and_each_status_under_each_policy() {
                 assert_eq!(retried(Rerun, &head, length).await, rerun, "rerun: {head:?} {length:?}");
             }
         }
+    }
+}
+
+// Before it was read as an Item of structured fields, `none;;` was `none`, and so it was in a 2xx.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_well_formed_none_of_an_error_says_that_nothing_was_done() {
+    for (value, is_none) in [
+        ("none", true),
+        ("none;retry", true),
+        ("none;retry=?0", true),
+        ("none; retry", true),
+        ("none;more=\"a;b\"", true),
+        ("none;;", false),
+        ("none;", false),
+        ("none;=", false),
+        ("none;retry=", false),
+        ("none;retry=?2", false),
+        ("none;Retry", false),
+        ("none ;retry", false),
+        ("none, none", false),
+        ("none none", false),
+        ("None", false),
+        ("NONE", false),
+        ("\"none\"", false),
+        (":bm9uZQ==:", false),
+        ("?0", false),
+        ("0", false),
+        ("nonexistent", false),
+        ("", false),
+        ("pending", false),
+        ("done;status=409", false),
+    ] {
+        for status in
+            ["200 OK", "201 Created", "204 No Content", "303 See Other", "401 Unauthorized", "500 Server Error"]
+        {
+            let head = format!("{status}\r\nidempotency-effect: {value}\r\n");
+            let length = if status.starts_with("204") { "" } else { "content-length: 7\r\n" };
+            let expected = if is_none && !status.starts_with('2') { "runs" } else { "unknown" };
+            assert_eq!(retried(Refuse, &head, length).await, expected, "{value:?} {status}");
+        }
+    }
+}
+
+// Before the profile won over the proxy's rules, 409 ran again under `rerun`, and 419 without an end was unknown.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_profile_says_of_a_status_wins_over_the_proxy_s_rules() {
+    let key = "0198c2a4-7b1c-7d2e-8f00-1a2b3c4d5e6f";
+    for (profile, policy, status, has_end, runs) in [
+        // A client of Iceberg deletes its files after a 409: a late copy of the request must not commit them.
+        (Profile::iceberg(), Rerun, "409 Conflict", true, 1),
+        (Profile::iceberg(), Refuse, "409 Conflict", true, 1),
+        (Profile::draft(), Rerun, "409 Conflict", true, 2),
+        (Profile::acp(), Rerun, "409 Conflict", true, 2),
+        (Profile::stripe(), Rerun, "409 Conflict", true, 2),
+        (Profile::draft(), Refuse, "409 Conflict", true, 1),
+        (Profile::iceberg(), Refuse, "419 Authentication Timeout", true, 2),
+        (Profile::iceberg(), Refuse, "419 Authentication Timeout", false, 2),
+        (Profile::draft(), Refuse, "419 Authentication Timeout", false, 1),
+        (Profile::iceberg(), Refuse, "401 Unauthorized", false, 2),
+        (Profile::iceberg(), Refuse, "403 Forbidden", false, 2),
+        (Profile::iceberg(), Refuse, "429 Too Many Requests", false, 2),
+        (Profile::iceberg(), Refuse, "503 Service Unavailable", true, 1),
+        (Profile::iceberg(), Rerun, "503 Service Unavailable", true, 2),
+        (Profile::draft(), Rerun, "503 Service Unavailable", true, 2),
+    ] {
+        let length = if has_end { "content-length: 7\r\n" } else { "" };
+        let (service, seen) = says(format!("HTTP/1.1 {status}\r\n{length}\r\norder 1").leak()).await;
+        let upstream = Upstream::new(format!("http://{service}").parse().unwrap()).unwrap();
+        let (name, upstream) = (profile.name, upstream.envelope(profile.envelope));
+        let proxy = proxied(layer().profile(profile).on_interrupted(policy), upstream).await;
+        for _ in 0..2 {
+            send(proxy, key, "book").await;
+        }
+        assert_eq!(seen.load(Ordering::SeqCst), runs, "{name} {policy:?} {status} {has_end}");
     }
 }
