@@ -173,6 +173,9 @@
 //! - That a key is used for one request only is checked for the last 10,000 keys of one layer, by a hash. The server
 //!   has the last word.
 //! - A client or a layer outside that follows a redirect to another origin sends the header of the key there, too.
+//! - An answer is the request's own only if the server sends nothing after the end of another one. Over HTTP/1.1, a
+//!   client that keeps connections reads a second answer, or a body with the answer to a HEAD, as that to its next
+//!   request. Let a client for such a server keep none: `pool_max_idle_per_host(0)`, of hyper-util's and of reqwest's.
 //! - What it says of a connection that was never made is the word of the client itself: hyper-util's or reqwest's.
 
 // `layer.rs` and `service.rs` are the Tower side, `reqwest/` the one for reqwest. Both run `attempts.rs`, which asks

@@ -42,6 +42,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// `client` is a service that sends each request once and follows no redirects, such as hyper-util's `Client`. It adds
 /// the credentials, and closes the connections that it does not use: hyper-util's does so only with a `pool_timer`.
+/// Where it sends to a server that may send more than an answer over HTTP/1.1, let it keep no connection:
+/// `pool_max_idle_per_host(0)`.
 pub struct Relay<O, C> {
     outbox: O,
     client: C,
