@@ -2,7 +2,9 @@
 //!
 //! An HTTP/1.1 server that answers before it has read a request's body has to close the connection. If the answer does
 //! not say so, the client loses its next request on that connection. So these rules apply:
-//! 1. The rest of the body is read, up to 64 KiB and for at most one second, and the connection stays usable.
+//! 1. The rest of the body is read, up to 8 MiB and for at most one second, and the connection stays usable. The bytes
+//!    are dropped as they come. Many clients read only once they have sent all, and lose an answer that comes before if
+//!    the server closes meanwhile.
 //! 2. If that is not enough, or the body declares more, the answer says `Connection: close` (RFC 9112, section 9.6).
 //! 3. A client that sent `Expect: 100-continue` waits before it sends its body (RFC 9110, section 10.1.1). Unless it
 //!    was asked for the body already, the body is not polled, and the connection is closed.
@@ -23,7 +25,7 @@ use super::reject::grpc;
 use crate::timeouts::within;
 
 /// The most bytes that are read on.
-const MAX_READ_ON: usize = 64 * 1024;
+const MAX_READ_ON: usize = 8 * 1024 * 1024;
 /// The longest time for which a body is read on.
 const READ_ON_FOR: Duration = Duration::from_secs(1);
 

@@ -2,6 +2,7 @@
 //!
 //! A client that stalls, in the middle of a head or between requests, holds its connection. While the server runs, such
 //! a connection is closed after a while; when the server stops, [`Shutdown`](tower_idempotency::Shutdown) drops them.
+//! `read_on.rs` says how a connection is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
+
+use crate::read_on::{GivenBack, read_on};
 
 /// The time that a connection's first request may take to come, a request's head, and the next request on an HTTP/1.1
 /// connection.
@@ -80,9 +83,10 @@ impl Connections {
             request.extensions_mut().insert(ConnectInfo(peer));
             request
         });
+        let (stream, given_back) = GivenBack::new(stream);
         let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).into_owned();
         let connection = self.graceful.watch(connection);
-        self.open.spawn(async move {
+        let serving = async move {
             tokio::pin!(connection);
             let ended = tokio::select! {
                 ended = &mut connection => ended,
@@ -94,6 +98,12 @@ impl Connections {
             };
             if let Err(error) = ended {
                 tracing::debug!(error, "a connection ended");
+            }
+        };
+        self.open.spawn(async move {
+            serving.await;
+            if let Ok(stream) = given_back.await {
+                read_on(stream).await;
             }
         });
     }

@@ -9,6 +9,7 @@ mod json;
 mod ledger;
 mod lines;
 mod names;
+mod read_on;
 mod reconcile;
 mod server;
 mod settings;

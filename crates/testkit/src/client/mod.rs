@@ -8,4 +8,4 @@ mod raw;
 pub use answer::Answer;
 pub use call::Call;
 pub use connection::Connection;
-pub use raw::{Raw, answers};
+pub use raw::{Raw, answers, sends_before_it_reads};

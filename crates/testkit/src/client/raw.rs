@@ -1,7 +1,7 @@
 //! A connection on which a test says bytes of its own: half a request, or what no client would say.
 
 use std::future::pending;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -66,6 +66,29 @@ impl Raw {
         self.stream.read_to_end(&mut self.heard).await?;
         Ok(self.heard)
     }
+}
+
+/// Sends a request, of which `body` bytes follow the head, over a connection of its own, and reads only then, as many
+/// clients do. Returns the answer's head and body as they come. An error: the answer is lost.
+pub async fn sends_before_it_reads(address: SocketAddr, head: String, body: usize) -> io::Result<String> {
+    const PART: [u8; 64 * 1024] = [b'a'; 64 * 1024];
+    let sends_and_reads = move || {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.write_all(head.as_bytes())?;
+        for begun in (0..body).step_by(PART.len()) {
+            stream.write_all(&PART[..PART.len().min(body - begun)])?;
+        }
+        let (mut answer, mut bytes) = (Vec::new(), [0; 4096]);
+        // Some answers keep the connection.
+        while answers(&answer).is_empty() {
+            match stream.read(&mut bytes)? {
+                0 => break,
+                length => answer.extend_from_slice(&bytes[..length]),
+            }
+        }
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    tokio::task::spawn_blocking(sends_and_reads).await?
 }
 
 /// The whole answers that a server has given over a connection of HTTP/1.1.

@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 
 use http_body_util::BodyExt as _;
 use metrics_exporter_prometheus::PrometheusBuilder;
+use testkit::client::sends_before_it_reads;
 use testkit::log::Log;
 use testkit::{Call, Connection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use super::*;
 
 /// More than the system keeps for a stream.
-const LONG: usize = 64 * 1024 * 1024;
+const LONG: usize = 24 * 1024 * 1024;
 /// The time until the test gives up.
 const GIVE_UP: Duration = Duration::from_secs(20);
 
@@ -58,22 +59,24 @@ async fn a_request_that_has_begun_has_more_time_than_its_head() {
 }
 
 // Seeded fault: the stream is closed with bytes unread, and the client that sends on is reset.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_only_once_it_has_sent_all_gets_an_answer_that_came_before() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = tower::service_fn(async |_: Request<Body>| {
-        let refused = Response::builder().status(413).header("connection", "close").header("content-length", "0");
+    let app = tower::service_fn(async |request: Request<Body>| {
+        // The path is the status, and what the answer says of the connection.
+        let (status, connection) = request.uri().path()[1..].split_once('/').unwrap();
+        let refused = Response::builder().status(status).header("connection", connection).header("content-length", "0");
         Ok::<_, Infallible>(refused.body(Body::empty()).unwrap())
     });
-    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
-    let mut client = TcpStream::connect(address).await.unwrap();
-    let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LONG}\r\n\r\n");
-    client.write_all(head.as_bytes()).await.unwrap();
-    client.write_all(&vec![b'a'; LONG]).await.expect("nothing resets it");
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    tokio::spawn(serve(listener, app, Places::with(64), std::future::pending()));
+    for status in ["401", "408", "413", "422", "500", "503"] {
+        for connection in ["close", "keep-alive"] {
+            let head = format!("POST /{status}/{connection} HTTP/1.1\r\nhost: a\r\ncontent-length: {LONG}\r\n\r\n");
+            let answer = sends_before_it_reads(address, head, LONG).await.expect("nothing resets it");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{connection}: {answer}");
+        }
+    }
 }
 
 // Seeded fault: the windows of a stream and of its connection are as large as each other.

@@ -5,6 +5,7 @@ mod alone;
 mod between;
 mod broken;
 mod checked;
+mod early;
 mod ends;
 mod keys;
 mod marks;

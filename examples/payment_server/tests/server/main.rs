@@ -18,6 +18,7 @@ mod clients;
 mod crash;
 #[cfg(all(target_os = "linux", any(feature = "postgres", feature = "redis")))]
 mod databases;
+mod early;
 // Its tests are in the file. Here they cost no second build of the whole server.
 #[path = "../../src/evidence.rs"]
 mod evidence;
