@@ -1,11 +1,12 @@
 //! A Redis or Valkey server of one's own: in a temporary directory, on a free port, for as long as it is wanted.
 
+mod answer;
 mod clock;
 mod found;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -294,10 +295,7 @@ fn ask(server: SocketAddr, command: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(GIVE_UP))?;
     stream.write_all(format!("{command}\r\n").as_bytes())?;
-    // The server closes the connection after its answer. A sentinel knows no QUIT.
-    stream.shutdown(Shutdown::Write)?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    let answer = answer::read(&mut BufReader::new(stream))?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
