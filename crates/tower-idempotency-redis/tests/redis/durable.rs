@@ -1,8 +1,11 @@
 //! Rows that a failover may lose are not shown.
 
+use std::time::Duration;
+
+use tower_idempotency_redis::Durability;
 use tower_idempotency_shared::BackendError;
 
-use crate::lab::{builder, claim, complete, get, id, is_done, pair, put, replicated};
+use crate::lab::{RedisServer, builder, claim, complete, get, id, is_done, pair, put, replicated};
 
 /// A's outcome is executed, and its wait is short. B must not replay it: a failover may lose it.
 #[tokio::test]
@@ -53,4 +56,33 @@ async fn a_failover_loses_an_answered_write_only_where_no_replica_is_waited_for(
         let row = get(&promoted, id(1)).await.unwrap();
         assert!(is_done(row.as_ref(), &before), "the outcome is lost, answered or not: {row:?}");
     }
+}
+
+// Each number of replicas that a write may wait for, where there are two. Seeded fault: one replica is enough for any
+// number.
+#[tokio::test]
+async fn a_write_is_answered_once_as_many_replicas_have_it_as_it_waits_for() {
+    let Some((primary, other)) = pair("how many replicas a write waits for") else { return };
+    let replicas = [other, primary.replica(&[])];
+    let mut backends = Vec::new();
+    for count in 1..=2 {
+        let builder = builder(&primary.url(), "n").durability(Durability::Replicas { count, fsync: false }).unwrap();
+        backends.push(builder.wait_for_replicas(Duration::from_secs(2)).open().await.unwrap());
+    }
+    for (gone, replica) in replicas.iter().enumerate() {
+        for (at, backend) in backends.iter().enumerate() {
+            let (count, left) = (at + 1, replicas.len() - gone);
+            let write = claim(id((10 * gone + count) as u64));
+            let answer = put(backend, &write).await;
+            match answer {
+                Ok(row) => assert!(count <= left && is_done(row.as_ref(), &write), "{count} of {left}"),
+                Err(error) => {
+                    let says = error.to_string().contains(&format!("{left} of {count} replicas"));
+                    assert!(count > left && says && matches!(error, BackendError::Uncertain(_)), "{count}: {error}");
+                }
+            }
+        }
+        replica.pause();
+    }
+    replicas.iter().for_each(RedisServer::resume);
 }

@@ -16,6 +16,7 @@ mod memory;
 mod moves;
 mod opening;
 mod places;
+mod pool;
 mod refusals;
 mod rights;
 mod rows;
