@@ -4,6 +4,7 @@
 
 mod authorization;
 mod canaries;
+mod choosing;
 mod colours;
 mod desk;
 mod document;
