@@ -10,6 +10,7 @@ mod ends;
 mod keys;
 mod marks;
 mod own;
+mod pairs;
 mod passing;
 mod payments;
 mod service;
