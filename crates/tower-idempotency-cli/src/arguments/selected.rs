@@ -79,3 +79,48 @@ fn digest(text: &str) -> Result<[u8; 32], &'static str> {
     let digest = text.parse::<tower_idempotency::RecordId>().map_err(|_| "a scope's digest has 64 hex digits")?;
     Ok(*digest.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        selected: Selected,
+    }
+
+    type Condition = (&'static str, &'static str, fn(Filter) -> Filter);
+
+    const DIGEST: &str = "0707070707070707070707070707070707070707070707070707070707070707";
+    const CONDITIONS: [Condition; 7] = [
+        ("--cause", "panicked", |filter| filter.caused_by(Cause::Panicked)),
+        ("--label", "POST /a", |filter| filter.labelled("POST /a")),
+        ("--since", "2027-01-15T08:00:00Z", |filter| filter.since(Timestamp::from_millis(1_800_000_000_000))),
+        ("--before", "2027-01-15 08:00:01", |filter| filter.before(Timestamp::from_millis(1_800_000_001_000))),
+        ("--older-than", "24h", |filter| filter.older_than(Duration::from_secs(86_400))),
+        ("--status", "504", |filter| filter.answered_with(504)),
+        ("--scope", DIGEST, |filter| filter.of_scope([7; 32])),
+    ];
+
+    // Seeded fault: a condition is left out, alone or next to another one.
+    #[test]
+    fn each_option_and_each_two_of_them_are_conditions() {
+        let filter = |arguments: &[&str]| {
+            let command = Command::try_parse_from([&["idem"], arguments].concat());
+            command.unwrap().selected.in_any_state()
+        };
+        assert_eq!(filter(&[]), Filter::all());
+        for (name, value, with) in CONDITIONS {
+            assert_eq!(filter(&[name, value]), with(Filter::all()), "{name}");
+            for (other, of_other, also) in CONDITIONS.iter().filter(|(other, ..)| *other != name) {
+                for state in [&[][..], &["--state", "completed"]] {
+                    let both = filter(&[&[name, value, other, of_other], state].concat());
+                    assert_eq!(both, also(with(Filter::all())), "{name} {other} {state:?}");
+                }
+            }
+        }
+    }
+}

@@ -2,7 +2,9 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod away;
 mod check;
+mod chosen;
 mod copy;
 mod doctor_postgres;
 mod doctor_redis;
