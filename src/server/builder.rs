@@ -214,8 +214,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the function that is asked before a recorded answer is given again: to a retry, and to a request that has
     /// waited for the run of another one. It has the head of that request, and the recorded answer, whose trailers it
     /// does not see. It returns what the request gets; the record stays. If it panics, takes longer than 5 seconds, or
-    /// returns what can't be sent, the request is refused with 503, and may be sent again. A request that goes away ends the question. Default:
-    /// none; each replay is given.
+    /// returns what can't be sent, the request is refused with 503, and may be sent again. A request that goes away
+    /// ends the question. Default: none; each replay is given.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {

@@ -12,6 +12,7 @@
 use std::borrow::Borrow;
 use std::convert::Infallible;
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::BareItemFromInput;
 use sfv::visitor::{Ignored, ItemVisitor, ParameterVisitor};
@@ -106,6 +107,19 @@ fn is_uuid_v7(text: &str) -> bool {
 #[inline]
 pub(crate) fn lines(headers: &HeaderMap, name: impl Borrow<HeaderName>) -> impl Iterator<Item = &HeaderValue> {
     headers.iter().filter_map(move |(other, value)| (other == name.borrow()).then_some(value))
+}
+
+/// The content type of gRPC, for the call and for the answer.
+pub(crate) const GRPC: &str = "application/grpc";
+
+/// Returns whether a message with these headers is gRPC's, a call or its answer: its content type is
+/// `application/grpc`, or one such as `application/grpc+proto`.
+pub(crate) fn is_of_grpc(headers: &HeaderMap) -> bool {
+    let content_type = lines(headers, CONTENT_TYPE).next().map_or(&[][..], HeaderValue::as_bytes);
+    // `application/grpc-web` is another protocol, and has its trailers in the body.
+    content_type.split_at_checked(GRPC.len()).is_some_and(|(kind, rest)| {
+        kind.eq_ignore_ascii_case(GRPC.as_bytes()) && rest.first().is_none_or(|next| b"+; ".contains(next))
+    })
 }
 
 /// Returns the key in the header `name`, or `None` if there is no such header.

@@ -88,13 +88,13 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Looks whether [`header_name`](Self::header_name), [`replay_header_name`](Self::replay_header_name),
-    /// [`outcome_header_name`](Self::outcome_header_name) and [`credential_cookies`](Self::credential_cookies) have names
-    /// that can be meant. A layer with another one panics when it is put around a service, so call this before if the
-    /// names come from outside.
+    /// [`outcome_header_name`](Self::outcome_header_name) and [`credential_cookies`](Self::credential_cookies) have
+    /// names that can be meant. A layer with another one panics when it is put around a service, so call this before if
+    /// the names come from outside.
     ///
     /// # Errors
-    /// [`WrongName`] for the first header of HTTP's, of the layer's own or of another option, and for the first name that
-    /// no cookie can have.
+    /// [`WrongName`] for the first header of HTTP's, of the layer's own or of another option, and for the first name
+    /// that no cookie can have.
     pub fn check(&self) -> Result<(), WrongName> {
         warnings::check(&self.options)
     }

@@ -8,8 +8,7 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::response::Parts;
 
-use super::header::lines;
-use super::reject::grpc::is_of_grpc;
+use super::header::{is_of_grpc, lines};
 
 /// A nonce that the server wants in the client's next proof (RFC 9449, section 8).
 const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -67,8 +66,8 @@ pub(super) fn is_unknown(status: StatusCode) -> bool {
         || status != StatusCode::SWITCHING_PROTOCOLS && !is_of_answers(status)
 }
 
-/// Returns whether an answer can end with this status: interim ones (1xx) can't, and those from 600 on are none (RFC 9110,
-/// section 15).
+/// Returns whether an answer can end with this status: interim ones (1xx) can't, and those from 600 on are none (RFC
+/// 9110, section 15).
 pub(super) fn is_of_answers(status: StatusCode) -> bool {
     (200..600).contains(&status.as_u16())
 }

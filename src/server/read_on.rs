@@ -20,8 +20,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
-use super::header::lines;
-use super::reject::grpc;
+use super::header::{is_of_grpc, lines};
 use crate::timeouts::within;
 
 /// The most bytes that are read on.
@@ -47,7 +46,7 @@ impl Connection {
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         // HTTP/1.0 has no such expectation.
         let waits = parts.version > Version::HTTP_10 && lines(&parts.headers, EXPECT).any(expects);
-        let is_grpc = grpc::is_of_grpc(&parts.headers);
+        let is_grpc = is_of_grpc(&parts.headers);
         Self { is_grpc, is_probe, closes: parts.version <= Version::HTTP_11, waits }
     }
 

@@ -26,8 +26,8 @@ pub struct WrongName {
 
 const COOKIES: &str = "credential_cookies";
 
-/// Looks for a name that can't be meant: of a header of HTTP's, of the layer's own or of another option, or of no cookie
-/// (RFC 6265, section 4.1.1), in which place no other cookie would count.
+/// Looks for a name that can't be meant: of a header of HTTP's, of the layer's own or of another option, or of no
+/// cookie (RFC 6265, section 4.1.1), in which place no other cookie would count.
 pub(super) fn check(options: &Options) -> Result<(), WrongName> {
     let Options { header_name, recorder, outcome_header_name, profile, sameness, .. } = options;
     let replay = &recorder.replay_header_name;

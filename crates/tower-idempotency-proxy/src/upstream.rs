@@ -326,9 +326,10 @@ impl Target {
 }
 
 /// Whether a service of HTTP/2 has said that it did not process the request (RFC 9113, section 8.7): by a reset that
-/// says so, or by a GOAWAY that names an earlier stream as its last, unless an interim answer has come. h2 fails no other stream with the remote's GOAWAY:
-/// those that it includes go on, and fail by an error of the connection if that ends. But hyper takes any GOAWAY for
-/// the stream's, if it comes before hyper has asked for the request's body. So does it if there is none.
+/// says so, or by a GOAWAY that names an earlier stream as its last, unless an interim answer has come. h2 fails no
+/// other stream with the remote's GOAWAY: those that it includes go on, and fail by an error of the connection if that
+/// ends. But hyper takes any GOAWAY for the stream's, if it comes before hyper has asked for the request's body. So
+/// does it if there is none.
 fn is_refused(error: &hyper_util::client::legacy::Error, is_body_begun: bool) -> bool {
     let causes = successors(std::error::Error::source(error), |error| error.source());
     causes.filter_map(|error| error.downcast_ref::<h2::Error>()).any(|error| {

@@ -26,9 +26,8 @@ use super::snapshot::Recorder;
 use crate::engine::{Cause, End, OnInterrupted};
 use crate::server::bodies::collect::{Collected, is_shorter};
 use crate::server::effect::Effect;
-use crate::server::header::lines;
+use crate::server::header::{is_of_grpc, lines};
 use crate::server::not_applied;
-use crate::server::reject::grpc::is_of_grpc;
 use crate::server::reject::rejection::Rejection;
 
 /// The meaning of an answer, or of an error of the inner service: what it says about the effect.

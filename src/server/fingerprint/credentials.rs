@@ -3,8 +3,8 @@
 //! A header that is compared and means nothing costs a retry its answer; one that means something and is not compared
 //! gives one client the answer of another. So the list of headers is long, and values are compared as they are. Three
 //! things make no difference: how a scheme's name is written (its case, and the blanks after it), the order of cookies
-//! with different names, and cookies that others than the application set. A payment, in `Authorization` with the scheme
-//! `Payment`, is no credential.
+//! with different names, and cookies that others than the application set. A payment, in `Authorization` with the
+//! scheme `Payment`, is no credential.
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;

@@ -2,29 +2,17 @@
 //! specification (gRPC over HTTP/2, "Responses") calls this *Trailers-Only*.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::rejection::{Rejection, RejectionKind};
-use crate::server::header::lines;
+use crate::server::header::GRPC;
 
-/// The content type of gRPC, for the call and for the answer.
-const GRPC: &str = "application/grpc";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// The bytes that a status message must escape. Bytes beyond ASCII must be escaped too.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-
-/// Returns whether a message with these headers is gRPC's, a call or its answer: its content type is
-/// `application/grpc`, or one such as `application/grpc+proto`.
-pub(crate) fn is_of_grpc(headers: &HeaderMap) -> bool {
-    let content_type = lines(headers, CONTENT_TYPE).next().map_or(&[][..], HeaderValue::as_bytes);
-    // `application/grpc-web` is another protocol, and has its trailers in the body.
-    content_type.split_at_checked(GRPC.len()).is_some_and(|(kind, rest)| {
-        kind.eq_ignore_ascii_case(GRPC.as_bytes()) && rest.first().is_none_or(|next| b"+; ".contains(next))
-    })
-}
 
 /// Returns the rejection as a gRPC status, whose message begins with the kind's [`slug`](RejectionKind::slug).
 pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
@@ -85,7 +73,10 @@ fn code(rejection: &Rejection) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
+    use crate::server::header::is_of_grpc;
 
     #[test]
     fn a_call_is_known_by_its_content_type() {
@@ -95,7 +86,7 @@ mod tests {
         assert!(["application/grpc", "Application/gRPC+proto", "application/grpc;x=y"].into_iter().all(is_call));
         // gRPC-Web has its status in the body. tonic-web, outside the layer, turns it into a gRPC call.
         assert!(!["application/grpc-web", "application/json", ""].into_iter().any(is_call));
-        assert!(!super::is_of_grpc(&HeaderMap::new()));
+        assert!(!is_of_grpc(&HeaderMap::new()));
     }
 
     #[test]

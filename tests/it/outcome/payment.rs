@@ -1,5 +1,5 @@
-//! A payment that is asked for first (x402, and the scheme `Payment`): the 402 that asks frees the key, the paid request
-//! runs once, and a second payment after a lost answer is not taken.
+//! A payment that is asked for first (x402, and the scheme `Payment`): the 402 that asks frees the key, the paid
+//! request runs once, and a second payment after a lost answer is not taken.
 
 use std::sync::{Arc, Mutex};
 

@@ -88,8 +88,8 @@ async fn with_tables(place: &Path) {
     store.close().await.unwrap();
 }
 
-// What `docs/running/embedded.md` says of the limit. fjall's worker has found no free file for a table: it takes no more
-// writes, though files are free again. Seeded fault: memtables wait for a free descriptor for ever.
+// What `docs/running/embedded.md` says of the limit. fjall's worker has found no free file for a table: it takes no
+// more writes, though files are free again. Seeded fault: memtables wait for a free descriptor for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fjall_store_whose_worker_has_found_no_free_descriptor_loses_nothing_and_serves_again_after_a_restart() {
     if let Some(place) = std::env::var_os(PLACE) {

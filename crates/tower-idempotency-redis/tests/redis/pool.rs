@@ -16,7 +16,7 @@ use crate::lab::{RedisServer, builder, claim, get, id, own_server, pair, put};
 /// The calls at a time, each with a connection of its own.
 const CALLS: usize = 8;
 /// For what is waited for in vain.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 type Answered = Result<Option<Row>, BackendError>;
 
@@ -45,18 +45,18 @@ struct Process {
 }
 
 impl Process {
-    async fn at(server: &RedisServer, patience: Duration) -> Self {
-        Self::with(Durability::Memory, server, patience).await
+    async fn at(server: &RedisServer, timeout: Duration) -> Self {
+        Self::with(Durability::Memory, server, timeout).await
     }
 
     /// The process has all of its connections, and no call has one.
-    async fn with(durability: Durability, server: &RedisServer, patience: Duration) -> Self {
+    async fn with(durability: Durability, server: &RedisServer, timeout: Duration) -> Self {
         let used = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&used);
         let fate = move |_| Some(Counted { is_used: AtomicBool::new(false), used: Arc::clone(&counted) });
         let way = Proxy::to(server.address(), fate).await;
         let builder = builder(&format!("redis://{}", way.address()), "n").connections(CALLS);
-        let builder = builder.response_timeout(patience).wait_for_connection(patience).wait_for_replicas(PATIENCE);
+        let builder = builder.response_timeout(timeout).wait_for_connection(timeout).wait_for_replicas(TIMEOUT);
         let backend = builder.durability(durability).unwrap().open().await.unwrap();
         let process = Self { backend, way, used };
         until("all connections are there", async || process.calls().await.iter().all(Result::is_ok)).await;
@@ -99,7 +99,7 @@ async fn calls_that_find_a_demoted_primary_together_leave_none_of_its_connection
 #[tokio::test]
 async fn one_call_waits_for_a_machine_that_is_gone_and_the_others_are_refused() {
     let Some(server) = own_server("that a machine which is gone costs one wait", &[]) else { return };
-    let process = Process::at(&server, PATIENCE).await;
+    let process = Process::at(&server, TIMEOUT).await;
     process.way.stall();
     // A read may have a large row as its answer, and waits for much longer.
     let first = put(&process.backend, &claim(id(1))).await;
@@ -123,8 +123,8 @@ enum Meets {
     Elsewhere,
 }
 
-// Each end of a call, and the connections that are made for those after it. Seeded faults: a refusal drops all of them; a
-// call that is late, or whose replicas are short, drops none but its own.
+// Each end of a call, and the connections that are made for those after it. Seeded faults: a refusal drops all of them;
+// a call that is late, or whose replicas are short, drops none but its own.
 #[tokio::test]
 async fn a_connection_is_used_again_if_its_call_was_answered_and_its_server_is_sound() {
     use Meets::{ARefusal, AnAnswer, Elsewhere, ItsEnd, NoAnswerInTime, TooFewReplicas};
@@ -134,7 +134,7 @@ async fn a_connection_is_used_again_if_its_call_was_answered_and_its_server_is_s
             TooFewReplicas => Durability::Replicas { count: 1, fsync: false },
             _ => Durability::Memory,
         };
-        let process = Process::with(durability, &server, PATIENCE).await;
+        let process = Process::with(durability, &server, TIMEOUT).await;
         let before = process.used();
         let call = || get(&process.backend, id(1));
         let is_so = match meets {
