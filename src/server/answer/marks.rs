@@ -146,3 +146,37 @@ mod parts {
     mark!(Unsure, StatusCode::GATEWAY_TIMEOUT);
     mark!(Invalid, StatusCode::BAD_REQUEST);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What another layer has left.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    struct Other;
+
+    // Each set of marks. Seeded fault: `clear` forgets that an answer is secret.
+    #[test]
+    fn an_answer_that_is_passed_on_has_no_mark_and_stays_secret() {
+        for set in 0..1_u8 << 6 {
+            let is_in = |number: u8| set & (1 << number) != 0;
+            let mut extensions = Extensions::new();
+            extensions.insert(Other);
+            is_in(0).then(|| extensions.insert(Invalid));
+            is_in(1).then(|| extensions.insert(Unsure));
+            is_in(2).then(|| extensions.insert(Keep));
+            is_in(3).then(|| extensions.insert(Release));
+            is_in(4).then(|| extensions.insert(Secret));
+            is_in(5).then(|| extensions.insert(NotStored));
+            for (pass_on, is_cleared) in [(remove as fn(&mut Extensions), false), (clear, true)] {
+                let mut left = extensions.clone();
+                pass_on(&mut left);
+                assert_eq!(is_secret(&left), is_in(4) || is_in(5), "{set:b}");
+                assert_eq!(left.get::<Other>().is_none(), is_cleared, "{set:b}");
+                let has_unsure_or_invalid = left.get::<Unsure>().is_some() || left.get::<Invalid>().is_some();
+                let has_keep_or_release = left.get::<Keep>().is_some() || left.get::<Release>().is_some();
+                assert!(!has_unsure_or_invalid && !has_keep_or_release && left.get::<Secret>().is_none(), "{set:b}");
+            }
+        }
+    }
+}

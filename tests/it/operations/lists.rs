@@ -1,9 +1,12 @@
 //! Lists select by state, age, status and scope, and their pages neither repeat nor leave out.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
+use http::StatusCode;
+use testkit::Gate;
 use testkit::lab::time::{NOON, SECOND};
-use testkit::lab::{hold, on_disk};
+use testkit::lab::{Lab, hold, keyed, on_disk};
 use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{Cursor, Filter, Operations, StateKind};
 use tower_idempotency::store::Store;
@@ -176,4 +179,51 @@ async fn one_call_looks_at_a_bounded_number_of_records() {
     assert!(first.operations.is_empty() && first.next.is_some(), "it goes on");
     let second = operations.list(&none, first.next.as_ref(), 10).await.unwrap();
     assert!(second.operations.is_empty() && second.next.is_none(), "it ends");
+}
+
+// Each state with each condition of time, for a run that took ten seconds. Seeded fault: an age counts from when the
+// run began.
+#[tokio::test]
+async fn an_operation_is_as_old_as_its_state_however_long_its_run_took() {
+    const RUN: Duration = Duration::from_secs(10);
+    for (status, state) in [(200, StateKind::Completed), (502, StateKind::Interrupted), (200, StateKind::Running)] {
+        let (store, clock) = clocked();
+        let layer = layer(store);
+        let gate = Gate::default();
+        let handler = {
+            let gate = gate.clone();
+            move |_| {
+                let gate = gate.clone();
+                async move {
+                    gate.pass().await;
+                    StatusCode::from_u16(status).unwrap()
+                }
+            }
+        };
+        let request = keyed("POST", "/a", "k").header("account", "one").body("a".into()).unwrap();
+        let run = Lab::new(layer.clone(), handler).spawn(request);
+        gate.arrival().await;
+        clock.advance(RUN);
+        if state != StateKind::Running {
+            gate.open();
+            assert_eq!(run.await.unwrap().status.as_u16(), status);
+        }
+        a_second_passes(&clock);
+        let came = if state == StateKind::Running { NOON } else { NOON.plus(RUN) };
+        let (moment, now) = (Duration::from_millis(1), NOON.plus(RUN + SECOND));
+        let age = Duration::from_millis(now.as_millis() - came.as_millis());
+        let operations = layer.operations();
+        for (condition, is_selected) in [
+            (Filter::all().older_than(age - moment), true),
+            (Filter::all().older_than(age), false),
+            (Filter::all().since(came), true),
+            (Filter::all().since(came.plus(moment)), false),
+            (Filter::all().before(came.plus(moment)), true),
+            (Filter::all().before(came), false),
+        ] {
+            for filter in [condition.clone(), condition.in_state(state)] {
+                assert_eq!(labels(&operations, &filter, 9).await.len(), usize::from(is_selected), "{filter:?}");
+            }
+        }
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use testkit::lab::asked::leave_interrupted;
 use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::steps::Steps as _;
 use testkit::lab::time::{DAY, HOUR, NOON, clock};
-use testkit::lab::{Lab, hold, id, on_disk, with};
+use testkit::lab::{Lab, hold, id, on_disk, post, with};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{Advice, EffectError, OnceError};
 use tower_idempotency::internals::{Records as _, Reply};
@@ -168,4 +169,56 @@ async fn what_was_settled_is_kept_for_the_longer_time_too() {
     assert_eq!(settled, Applied::Done);
     let record = store.load(held.id).await.unwrap().expect("it is kept");
     assert_eq!(record.expires, Some(record.since.plus(DAY)));
+}
+
+/// The run takes half an hour.
+async fn an_answer_is_as_old_as_its_end<St: Store>(store: St, clock: &ManualClock) {
+    let (lab, gate) = Lab::gated(layer(store));
+    let run = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    clock.advance(HOUR / 2);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    for passes in [HOUR / 2, HOUR / 2 - MOMENT] {
+        clock.advance(passes);
+        assert!(lab.post("k", "a").await.is_replay());
+    }
+    for passes in [MOMENT, DAY - HOUR - MOMENT] {
+        clock.advance(passes);
+        is_known(&lab).await;
+    }
+    clock.advance(MOMENT);
+    assert_eq!((lab.post("k", "a").await.text(), lab.effects()), ("effect 2", 2));
+}
+
+// Seeded faults: an answer is as old as its run's beginning; its record is.
+#[tokio::test]
+async fn an_answer_is_replayed_for_as_long_after_its_run_however_long_that_took() {
+    let clock = clock();
+    an_answer_is_as_old_as_its_end(in_memory(&clock), &clock).await;
+    let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
+    an_answer_is_as_old_as_its_end(store, &clock).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, store) = on_disk(tower_idempotency::FjallStore::builder().clock(clock.clone()));
+        an_answer_is_as_old_as_its_end(store, &clock).await;
+    }
+}
+
+// A seeded fault: an operator's answer is as old as the run that was interrupted.
+#[tokio::test]
+async fn what_was_settled_is_replayed_for_as_long_after_it_was_settled_however_late_that_was() {
+    let clock = clock();
+    let store = in_memory(&clock);
+    let held = leave_interrupted(&store, "k").await;
+    clock.advance(HOUR * 2);
+    let layer = layer(store);
+    assert_eq!(layer.resolve(held.id, held.fence, answer("settled")).await.unwrap(), Applied::Done);
+    let lab = Lab::counting(layer);
+    clock.advance(HOUR - MOMENT);
+    let replay = lab.post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay()), ("settled", true));
+    clock.advance(MOMENT);
+    is_known(&lab).await;
+    assert_eq!(lab.effects(), 0);
 }

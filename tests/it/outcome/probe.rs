@@ -339,3 +339,23 @@ async fn a_request_that_says_that_it_is_no_probe_loses_a_context_that_was_copied
     assert_eq!(outer.send(post("k", "a")).await.status, StatusCode::OK);
     assert_eq!(seen.load(Ordering::SeqCst), 0);
 }
+
+// Each two lines of the header, in each order. Seeded fault: the first line counts.
+#[tokio::test]
+async fn a_request_runs_only_if_each_line_of_the_header_says_that_it_is_no_probe() {
+    const VALUES: [&str; 5] = ["?0", "?1", "?2", "?0, ?0", ""];
+    let pairs = VALUES.iter().flat_map(|first| VALUES.map(|second| vec![*first, second]));
+    for lines in pairs.chain([vec!["?0"; 3], vec!["?0", "?0", "?1"]]) {
+        let lab = Lab::counting(layer());
+        let mut request = post("k", "a");
+        for line in &lines {
+            request.headers_mut().append("idempotency-probe", line.parse().unwrap());
+        }
+        let answer = lab.send(request).await;
+        let runs = lines.iter().all(|line| *line == "?0");
+        assert_eq!(lab.effects(), usize::from(runs), "{lines:?}");
+        if !runs {
+            assert_not_found(&answer);
+        }
+    }
+}

@@ -49,3 +49,28 @@ async fn what_this_process_recalls_is_no_answer_after_its_time() {
     server.post("k", "a").await.assert_refusal(409, "not-replayable", false, None);
     assert_eq!(effects.count(), 1);
 }
+
+// A seeded fault: an answer is as old as its run's beginning.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_as_old_as_its_end_here_and_elsewhere() {
+    let [(_, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let servers = [one, other].map(|store| {
+        let layer = IdempotencyLayer::new(store).max_run(HOUR).retention(HOUR).outcome_retention(HOUR * 24);
+        effects.behind(layer, &gate)
+    });
+    let run = servers[0].spawn(post("k", "a"));
+    gate.arrival().await;
+    sleep(HOUR / 2).await;
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    sleep(HOUR - SECOND).await;
+    for server in &servers {
+        assert!(server.post("k", "a").await.is_replay());
+    }
+    sleep(SECOND * 2).await;
+    for server in &servers {
+        server.post("k", "a").await.assert_refusal(409, "not-replayable", false, None);
+    }
+    assert_eq!(effects.count(), 1);
+}
