@@ -169,11 +169,17 @@ pub(crate) fn unanswered(envelope: Envelope, why: Unanswered, is_answered: Optio
     answer
 }
 
-/// There is no place for the request: nothing was sent, so the key is freed.
-pub(crate) fn busy(envelope: Envelope) -> Response {
-    let detail = "Too many requests are under way. The request was not sent to the service; send it again.";
+/// There is no place for the request: nothing was sent, so the key is freed. `is_answered`: there is none for its
+/// answer, which is recorded.
+pub(crate) fn busy(envelope: Envelope, is_answered: bool) -> Response {
+    let (effect, detail) = match is_answered {
+        true => (Effect::Unknown, "Too many answers are not read yet. Send the request again with the same key."),
+        false => {
+            (Effect::None, "Too many requests are under way. The request was not sent to the service; send it again.")
+        }
+    };
     let mut rejection = Rejection::custom(StatusCode::SERVICE_UNAVAILABLE, "The proxy is overloaded", detail);
-    (rejection.retry_with_same_key, rejection.retry_after) = (true, Some(RETRY_AFTER));
+    (rejection.retry_with_same_key, rejection.retry_after, rejection.effect) = (true, Some(RETRY_AFTER), effect);
     rendered(envelope, &rejection, Release)
 }
 

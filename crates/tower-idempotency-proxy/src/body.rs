@@ -8,9 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::BoxError;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::places::Place;
 
 /// A body whose end may be one only if it says so: hyper takes a stream of HTTP/2 that was reset without an error for
 /// one that has ended.
@@ -47,43 +49,64 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Whole<B> {
     }
 }
 
+/// The bytes of an answer that hyper gets at a time.
+pub(crate) const PORTION: usize = 16 * 1024;
+
 /// A body that fails only after hyper had a turn to send what came before. A connection of HTTP/1.1 ends without what
 /// was not sent yet, and without a byte of an answer, some clients send the request again by themselves.
+///
+/// It keeps what its answer has taken until hyper has all of it, in portions: hyper would take a whole answer at once,
+/// and keep it as long as the client does not read.
 pub(crate) struct Flushed<B: Body> {
     inner: B,
     error: Option<B::Error>,
+    /// What of a frame is left.
+    rest: Bytes,
+    _taken: [Option<Place>; 2],
 }
 
 impl<B: Body> Flushed<B> {
-    pub(crate) fn new(inner: B) -> Self {
-        Self { inner, error: None }
+    pub(crate) fn new(inner: B, taken: [Option<Place>; 2]) -> Self {
+        Self { inner, error: None, rest: Bytes::new(), _taken: taken }
     }
 }
 
-impl<B: Body<Error: Unpin> + Unpin> Body for Flushed<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Flushed<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            Some(Err(error)) => {
-                self.error = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.inner).poll_frame(cx)).transpose() {
+                Err(error) => {
+                    self.error = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Ok(None) => return Poll::Ready(None),
+                Ok(Some(frame)) => match frame.into_data() {
+                    Ok(data) if data.len() > PORTION => self.rest = data,
+                    Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
             }
-            frame => Poll::Ready(frame),
         }
+        // A copy, which does not keep the whole.
+        let portion = Bytes::copy_from_slice(&self.rest[..PORTION.min(self.rest.len())]);
+        self.rest.advance(portion.len());
+        Poll::Ready(Some(Ok(Frame::data(portion))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.error.is_none() && self.inner.is_end_stream()
+        self.error.is_none() && self.rest.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        // Within a frame it says nothing.
+        if self.rest.is_empty() { self.inner.size_hint() } else { SizeHint::default() }
     }
 }
 

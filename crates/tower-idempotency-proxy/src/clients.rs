@@ -24,6 +24,8 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most connections that are kept for the next request. They are within the reserve of files.
 const MAX_IDLE: usize = 64;
+/// What comes from a service and is not passed on yet, of each connection. So long is the head of an answer at the most.
+const BUFFER: u32 = 64 * 1024;
 /// The most headers of an answer. Each of them takes some 100 bytes while it is read.
 const MAX_HEADERS: usize = 1_000;
 
@@ -68,7 +70,8 @@ impl Clients {
         builder.http1_allow_obsolete_multiline_headers_in_responses(true);
         builder.http1_ignore_invalid_headers_in_responses(true).http1_max_headers(MAX_HEADERS);
         builder.http2_only(is_http2).pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(IDLE);
-        builder.pool_max_idle_per_host(MAX_IDLE);
+        builder.pool_max_idle_per_host(MAX_IDLE).http1_max_buf_size(BUFFER as usize);
+        builder.http2_initial_stream_window_size(BUFFER).http2_initial_connection_window_size(BUFFER);
         builder.http2_keep_alive_interval(PING_EVERY).http2_keep_alive_timeout(PONG_TIMEOUT);
         let of_http1 = (!is_http2).then(|| {
             let plain = BoxCloneSyncService::new(connector.clone().map_response(Reading::new as fn(_) -> _));

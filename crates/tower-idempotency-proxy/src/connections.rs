@@ -1,5 +1,6 @@
 //! Connections of clients: HTTP/1.1 and HTTP/2, bounded in time and number.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tower::{Service, ServiceExt as _};
 
-use crate::body::Whole;
+use crate::body::{PORTION, Whole};
 use crate::places::{Place, Places};
 use crate::read_on::ReadOn;
 
@@ -40,29 +41,52 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The least time between two log lines about connections that are closed.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Serves `app`, until `stop`. There are as many connections as `places`: others wait in the listener's queue, and
-/// those of one client beyond its share are closed. After `stop` no connection is accepted, and each finishes the
+/// The most bytes of a request's head, and those that wait to be written to a client.
+const MAX_HEAD: u32 = 64 * 1024;
+
+/// How many connections there are.
+pub(crate) enum Room {
+    /// As many as places: others wait in the listener's queue, and those of one client beyond its share are closed.
+    Shares(Places),
+    /// The latest ones: the others are cut. So no number of those that say nothing keeps another one out.
+    Latest(usize),
+}
+
+/// Serves `app`, until `stop`. After `stop` no connection is accepted, and each finishes the
 /// request under way. Connections that are open when the future is dropped are cut.
-pub(crate) async fn serve<S>(listener: TcpListener, app: S, places: Places, stop: impl Future<Output = ()>)
+pub(crate) async fn serve<S>(listener: TcpListener, app: S, room: Room, stop: impl Future<Output = ()>)
 where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     let mut http = Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD as usize);
     http.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_TIMEOUT);
-    http.http2().max_concurrent_streams(STREAMS);
+    http.http2().max_concurrent_streams(STREAMS).max_header_list_size(MAX_HEAD).max_send_buf_size(PORTION);
     http.http2().initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     let (mut open, graceful, mut refused) = (JoinSet::new(), GracefulShutdown::new(), Refused::default());
+    let mut latest = VecDeque::<AbortHandle>::new();
     tokio::pin!(stop);
     loop {
+        let is_full = matches!(&room, Room::Shares(places) if places.are_taken());
         tokio::select! {
             () = &mut stop => break,
             Some(_) = open.join_next() => {}
-            accepted = listener.accept(), if !places.are_taken() => match accepted {
+            accepted = listener.accept(), if !is_full => match accepted {
                 Ok((stream, peer)) => {
-                    match places.take(Some(peer.ip())) {
-                        Some(place) => _ = open.spawn(connection(&http, &graceful, stream, place, peer, app.clone())),
-                        None => refused.note(peer, &places),
+                    let place = match &room {
+                        Room::Shares(places) => places.take(Some(peer.ip())),
+                        Room::Latest(_) => None,
+                    };
+                    match (&room, place) {
+                        (Room::Shares(places), None) => refused.note(peer, places),
+                        (_, place) => {
+                            let task = open.spawn(connection(&http, &graceful, stream, place, peer, app.clone()));
+                            if let Room::Latest(most) = room {
+                                latest.retain(|task| !task.is_finished());
+                                latest.push_back(task);
+                                latest.drain(..latest.len().saturating_sub(most)).for_each(|task| task.abort());
+                            }
+                        }
                     }
                 }
                 Err(error) => {
@@ -103,7 +127,7 @@ fn connection<S>(
     http: &Builder<TokioExecutor>,
     graceful: &GracefulShutdown,
     stream: TcpStream,
-    place: Place,
+    place: Option<Place>,
     peer: SocketAddr,
     app: S,
 ) -> impl Future<Output = ()> + use<S>

@@ -31,11 +31,12 @@ struct Taken {
     by_client: HashMap<Option<IpAddr>, usize>,
 }
 
-/// A place that is taken until this is dropped.
+/// Places that are taken until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     of: Places,
     client: Option<IpAddr>,
+    count: usize,
 }
 
 impl Places {
@@ -63,15 +64,20 @@ impl Places {
 
     /// Takes a place for a client, which has half of them at the most, if its address is known.
     pub(crate) fn take(&self, client: Option<IpAddr>) -> Option<Place> {
+        self.take_many(client, 1)
+    }
+
+    /// Takes so many, or none.
+    pub(crate) fn take_many(&self, client: Option<IpAddr>, count: usize) -> Option<Place> {
         let client = client.map(network);
         let mut taken = self.lock();
         let of_client = taken.by_client.get(&client).copied().unwrap_or_default();
-        if taken.all >= self.most || client.is_some() && of_client >= self.share() {
+        if taken.all + count > self.most || client.is_some() && of_client + count > self.share() {
             return None;
         }
-        taken.all += 1;
-        *taken.by_client.entry(client).or_default() += 1;
-        Some(Place { of: self.clone(), client })
+        taken.all += count;
+        *taken.by_client.entry(client).or_default() += count;
+        Some(Place { of: self.clone(), client, count })
     }
 
     /// The most places of one client.
@@ -92,9 +98,9 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.of.lock();
-        taken.all -= 1;
+        taken.all -= self.count;
         if let Some(of_client) = taken.by_client.get_mut(&self.client) {
-            *of_client -= 1;
+            *of_client -= self.count;
             if *of_client == 0 {
                 taken.by_client.remove(&self.client);
             }

@@ -1,9 +1,11 @@
 //! The proxy: a layer around a service that is elsewhere.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::ConnectInfo;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
@@ -19,13 +21,19 @@ use tower_idempotency::shutdown::Stopped;
 use tower_idempotency::{AnyStore, IdempotencyLayer, Shutdown};
 
 use crate::body::Flushed;
+use crate::connections::Room;
 use crate::monitor::Monitor;
 use crate::places::Places;
-use crate::upstream::Upstream;
+use crate::upstream::{Passed, Upstream};
 use crate::{connections, monitor};
 
 /// The connections of the second port. They are within the reserve of files.
 const OF_MONITOR: usize = 48;
+/// The room for the heads of requests and for answers, in parts: a request takes one, and a longer answer more.
+const ROOM: usize = 8_192;
+const PART: u64 = 64 * 1024;
+/// The most parts of an answer. What is longer is not recorded, by default, and passed on as it comes.
+const PARTS: u64 = 16;
 const WELL_KNOWN: &str = "/.well-known/idempotency";
 
 /// A service behind an [`IdempotencyLayer`], on the other side of a connection.
@@ -82,7 +90,8 @@ impl Proxy {
         let discovery = self.layer.discovery();
         let is_discoverable = discovery["routes"].as_array().is_some_and(|routes| !routes.is_empty());
         let well_known = is_discoverable.then(|| discovery.to_string().into());
-        let covered = Covered { well_known, layered: self.layer.layer(self.upstream.clone()) };
+        let (layered, upstream) = (self.layer.layer(self.upstream.clone()), self.upstream.clone());
+        let covered = Covered { well_known, layered, upstream, room: Places::with(ROOM) };
         ProxyService(match &self.cors {
             Some(cors) => BoxCloneSyncService::new(cors.layer(covered)),
             None => BoxCloneSyncService::new(covered),
@@ -112,11 +121,11 @@ impl Proxy {
         let routes = monitor::routes(&self.layer, recorder.clone(), self.monitor.clone());
         // It ends when this is dropped.
         let mut second = JoinSet::new();
-        second.spawn(connections::serve(monitor, routes, Places::with(OF_MONITOR), std::future::pending()));
+        second.spawn(connections::serve(monitor, routes, Room::Latest(OF_MONITOR), std::future::pending()));
         second.spawn(monitor::upkeep(recorder));
         let places = Places::of_process();
         places.warn_if_few();
-        let server = connections::serve(listen, self.service(), places, shutdown.stop_accepting());
+        let server = connections::serve(listen, self.service(), Room::Shares(places), shutdown.stop_accepting());
         // Nothing here keeps the store.
         drop(self);
         shutdown.serve(server, signal).await
@@ -145,6 +154,8 @@ impl Service<Request<Body>> for ProxyService {
 #[derive(Clone)]
 struct Covered {
     layered: IdempotencyService<Upstream, AnyStore>,
+    upstream: Upstream,
+    room: Places,
     /// The answer to `/.well-known/idempotency`.
     well_known: Option<Bytes>,
 }
@@ -165,9 +176,26 @@ impl Service<Request<Body>> for Covered {
                 Box::pin(std::future::ready(Ok(answer)))
             }
             _ => {
-                let answering = self.layered.call(request);
-                Box::pin(async move { Ok(answering.await?.map(|body| Body::new(Flushed::new(body)))) })
+                let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+                let Some(part) = self.room.take(client) else {
+                    return Box::pin(std::future::ready(Ok(self.upstream.overloaded(false))));
+                };
+                let (answering, room, upstream) =
+                    (self.layered.call(request), self.room.clone(), self.upstream.clone());
+                Box::pin(async move {
+                    let mut answer = answering.await?;
+                    let is_passed = answer.extensions_mut().remove::<Passed>().is_some();
+                    let length = if is_passed { 0 } else { answer.body().size_hint().lower() };
+                    let more = length.div_ceil(PART).clamp(1, PARTS) as usize - 1;
+                    Ok(match room.take_many(client, more) {
+                        Some(more) => answer.map(|body| Body::new(Flushed::new(body, [Some(part), Some(more)]))),
+                        None => upstream.overloaded(true),
+                    })
+                })
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

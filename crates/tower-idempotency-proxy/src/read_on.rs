@@ -18,19 +18,19 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The bytes that are read, and dropped, at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// A client's stream, and the place that it takes. If a stream is closed while bytes of its client are unread, the
+/// A client's stream, and the place that it takes. Without one, it is cut when this is dropped. If a stream is closed while bytes of its client are unread, the
 /// system resets it, and the client may lose an answer that it has not read yet: many read only once they have sent
 /// all. So this is read on when it is dropped.
 #[derive(Debug)]
 pub(crate) struct ReadOn {
     /// The stream and its place, until this is dropped.
-    open: Option<(TcpStream, Place)>,
+    open: Option<(TcpStream, Option<Place>)>,
     /// Whether the client has closed its side.
     has_ended: bool,
 }
 
 impl ReadOn {
-    pub(crate) fn new(stream: TcpStream, place: Place) -> Self {
+    pub(crate) fn new(stream: TcpStream, place: Option<Place>) -> Self {
         Self { open: Some((stream, place)), has_ended: false }
     }
 
@@ -42,7 +42,7 @@ impl ReadOn {
 
 impl Drop for ReadOn {
     fn drop(&mut self) {
-        let (Some((mut stream, place)), Ok(runtime)) = (self.open.take(), Handle::try_current()) else { return };
+        let (Some((mut stream, Some(place))), Ok(runtime)) = (self.open.take(), Handle::try_current()) else { return };
         if self.has_ended {
             return;
         }

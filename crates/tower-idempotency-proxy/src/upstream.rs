@@ -63,6 +63,10 @@ pub struct Upstream {
     places: Places,
 }
 
+/// Marks an answer that is passed on as it comes, and is not in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Passed;
+
 #[derive(Debug, Clone)]
 struct Target {
     origin: (Scheme, Authority),
@@ -163,6 +167,12 @@ impl Upstream {
         self
     }
 
+    /// The answer to a request for which there is no place, or none for its recorded answer.
+    pub(crate) fn overloaded(&self, is_answered: bool) -> Response {
+        count("overloaded");
+        answer::busy(self.target.envelope, is_answered)
+    }
+
     /// Leaves out what the service says of CORS, because the proxy does so.
     pub(crate) fn without_cors(mut self) -> Self {
         Arc::make_mut(&mut self.target).answers_cors = true;
@@ -234,8 +244,7 @@ impl Service<Request<Body>> for Upstream {
         let passed = context.is_none().then_some(passed_within);
         let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let Some(place) = self.places.take(client) else {
-            count("overloaded");
-            return Box::pin(std::future::ready(Ok(answer::busy(envelope))));
+            return Box::pin(std::future::ready(Ok(self.overloaded(false))));
         };
         // The two sides may see the end of a body, or of the answer to a HEAD, in different places.
         let may_follow = context.is_none() && request.body().is_end_stream() && request.method() != Method::HEAD;
@@ -272,7 +281,9 @@ impl Service<Request<Body>> for Upstream {
                     let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, taken);
                     let mut answer = answer::of_service(answer, held, run, envelope);
                     target.cors(answer.headers_mut(), passed.is_none());
-                    if passed.is_none() {
+                    if passed.is_some() {
+                        answer.extensions_mut().insert(Passed);
+                    } else {
                         // It is the service's, and not the client's: a profile that repeats the key adds that one.
                         answer.headers_mut().remove(&target.key_header);
                     }

@@ -79,7 +79,7 @@ impl Wake for Woken {
 
 #[test]
 fn an_error_comes_one_turn_after_what_was_there_before() {
-    let mut flushed = Flushed::new(body(vec![data(), Err("it broke".into())]));
+    let mut flushed = Flushed::new(body(vec![data(), Err("it broke".into())]), [None, None]);
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let mut poll = || {
@@ -104,8 +104,38 @@ async fn where_a_body_ends_and_how_long_it_is_is_what_it_says_itself() {
     for (body, expected) in [("", (true, Some(0))), ("order", (false, Some(5)))] {
         let body = || Full::new(Bytes::from(body));
         assert_eq!(said(&Whole::new(body(), true)), expected);
-        assert_eq!(said(&Flushed::new(body())), expected);
+        assert_eq!(said(&Flushed::new(body(), [None, None])), expected);
         assert_eq!(said(&Held::new(body(), true, secs(10), Arc::new(()))), expected);
+    }
+}
+
+// Seeded faults: a frame is passed on whole; a portion keeps the whole; what is taken is free before the end.
+#[tokio::test]
+async fn an_answer_goes_on_in_portions_that_keep_nothing_else() {
+    let places = crate::places::Places::with(3);
+    for lengths in [&[1][..], &[PORTION], &[PORTION + 1], &[0, 5, 3 * PORTION, 1 << 20, 7]] {
+        let frames: Vec<Bytes> = lengths.iter().zip(1..).map(|(length, byte)| vec![byte; *length].into()).collect();
+        let (expected, kept) = (frames.concat(), frames.clone());
+        let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "7".parse().unwrap())]);
+        let frames = frames.into_iter().map(|data| Ok(Frame::data(data)));
+        let all = body(frames.chain([Ok(Frame::trailers(trailers.clone()))]).collect());
+        let mut flushed = Flushed::new(all, [places.take(None), places.take_many(None, 2)]);
+        let (mut got, mut end) = (Vec::new(), None);
+        while let Some(frame) = flushed.frame().await {
+            assert!(places.are_taken());
+            match frame.unwrap().into_data() {
+                Ok(data) => {
+                    assert!(data.len() <= PORTION, "{lengths:?}");
+                    let is_whole = kept.iter().any(|whole| whole.len() == data.len());
+                    assert!(is_whole || data.is_unique(), "{lengths:?}");
+                    got.extend_from_slice(&data);
+                }
+                Err(frame) => end = frame.into_trailers().ok(),
+            }
+        }
+        assert_eq!((got == expected, end), (true, Some(trailers)), "{lengths:?}");
+        drop(flushed);
+        assert!(places.take_many(None, 3).is_some());
     }
 }
 
@@ -127,7 +157,7 @@ impl Body for Breaks {
 
 #[test]
 fn a_body_has_not_ended_while_its_error_is_yet_to_come() {
-    let mut flushed = Flushed::new(Breaks);
+    let mut flushed = Flushed::new(Breaks, [None, None]);
     assert!(Pin::new(&mut flushed).poll_frame(&mut Context::from_waker(Waker::noop())).is_pending());
     assert!(!flushed.is_end_stream());
 }

@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use testkit::client::sends_before_it_reads;
 use testkit::log::Log;
@@ -29,7 +29,7 @@ async fn a_connection_on_which_no_request_begins_is_closed_after_its_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
-    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    tokio::spawn(serve(listener, app, Room::Shares(Places::with(4)), std::future::pending()));
     // Also after a request.
     let whole = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     for part in ["", "P", "POST / HTTP/1.1\r\nhost: a\r\n", whole, &format!("{whole}P")] {
@@ -50,7 +50,7 @@ async fn a_request_that_has_begun_has_more_time_than_its_head() {
         tokio::time::sleep(10 * HEAD_TIMEOUT).await;
         Ok::<_, Infallible>(Response::new(Body::empty()))
     });
-    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    tokio::spawn(serve(listener, app, Room::Shares(Places::with(4)), std::future::pending()));
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -69,7 +69,7 @@ async fn a_client_that_reads_only_once_it_has_sent_all_gets_an_answer_that_came_
         let refused = Response::builder().status(status).header("connection", connection).header("content-length", "0");
         Ok::<_, Infallible>(refused.body(Body::empty()).unwrap())
     });
-    tokio::spawn(serve(listener, app, Places::with(64), std::future::pending()));
+    tokio::spawn(serve(listener, app, Room::Shares(Places::with(64)), std::future::pending()));
     for status in ["401", "408", "413", "422", "500", "503"] {
         for connection in ["close", "keep-alive"] {
             let head = format!("POST /{status}/{connection} HTTP/1.1\r\nhost: a\r\ncontent-length: {LONG}\r\n\r\n");
@@ -91,7 +91,7 @@ async fn a_body_that_is_not_read_takes_no_room_from_the_others_on_its_connection
         let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
         Ok::<_, Infallible>(Response::new(Body::from(body)))
     });
-    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    tokio::spawn(serve(listener, app, Room::Shares(Places::with(4)), std::future::pending()));
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
@@ -129,7 +129,7 @@ async fn a_connection_beyond_its_client_s_share_is_closed_and_one_beyond_all_pla
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
-    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    tokio::spawn(serve(listener, app, Room::Shares(Places::with(4)), std::future::pending()));
     let (mut one, mut two) = (from(1, address).await, from(1, address).await);
     assert!(is_served(&mut one).await && is_served(&mut two).await);
     // A client that is closed while it sends sees an error.
@@ -171,7 +171,7 @@ async fn a_request_that_is_reset_without_an_error_has_no_end() {
         let answering = tokio::spawn(collects(request));
         async { answering.await.unwrap() }
     });
-    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    tokio::spawn(serve(listener, app, Room::Shares(Places::with(4)), std::future::pending()));
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
@@ -202,4 +202,56 @@ fn connections_beyond_a_share_are_said_once_a_minute_with_how_many_they_were() {
         assert_eq!(lines.len(), usize::from(expected.is_some()), "{said:?}: {lines:?}");
         assert!(expected.is_none_or(|expected| lines[0].ends_with(&expected)), "{lines:?}");
     }
+}
+
+// Before, HTTP/1.1 took 400 KiB, and HTTP/2 16.
+#[tokio::test]
+async fn a_head_of_more_than_64_kib_is_refused_over_each_version_on_each_port() {
+    for room in [Room::Shares(Places::with(4)), Room::Latest(4)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+        tokio::spawn(serve(listener, app, room, std::future::pending()));
+        for (fields, status) in [(60, 200), (66, 431), (90, 431)] {
+            for is_http2 in [false, true] {
+                let mut client = match is_http2 {
+                    true => Connection::http2(address).await.unwrap(),
+                    false => Connection::http1(address).await.unwrap(),
+                };
+                let long = Request::get("http://pay.example/").header("host", "pay.example");
+                let long = (0..fields).fold(long, |long, number| long.header(format!("x-{number}"), "a".repeat(1_024)));
+                let answer = client.exchange(long.body(Full::default()).unwrap()).await;
+                let answer = answer.unwrap_or_else(|error| panic!("{fields} {is_http2}: {error:?}"));
+                assert_eq!(answer.status.as_u16(), status, "{fields} {is_http2}");
+            }
+        }
+    }
+}
+
+// Seeded faults: none is cut; the latest one is.
+#[tokio::test]
+async fn connections_that_say_half_a_request_keep_no_other_one_out_of_the_second_port() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    tokio::spawn(serve(listener, app, Room::Latest(8), std::future::pending()));
+    let mut half = Vec::new();
+    for _ in 0..100 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        // One of those that are cut.
+        let _ = client.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n").await;
+        half.push(client);
+    }
+    let mut last = from(1, address).await;
+    for _ in 0..3 {
+        assert!(is_served(&mut last).await);
+    }
+    // The first ones are cut, and not the latest.
+    let cut = tokio::time::timeout(GIVE_UP, async { half[0].read(&mut [0]).await }).await;
+    assert!(!matches!(cut.expect("it is cut before its time"), Ok(1..)));
+    let mut latest = half.pop().unwrap();
+    latest.write_all(b"connection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    latest.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

@@ -104,3 +104,18 @@ fn few_places_are_said_with_how_many_one_client_has() {
         assert!(said.is_none_or(|said| lines[0].contains("few files") && lines[0].ends_with(said)), "{lines:?}");
     }
 }
+
+// Seeded faults: one place is taken, or given back, for many; a part of them is taken.
+#[test]
+fn many_places_are_taken_and_given_back_as_one() {
+    let places = Places::with(8);
+    let of_one = places.take_many(client(1), 3).unwrap();
+    assert!(places.take_many(client(1), 2).is_none() && places.take_many(client(2), 5).is_none());
+    let of_other = places.take_many(client(2), 4).unwrap();
+    assert!(places.take_many(None, 2).is_none() && places.take_many(None, 0).is_some());
+    assert_eq!(places.lock().all, 7);
+    drop(of_one);
+    assert!(places.take_many(client(1), 4).is_some());
+    drop(of_other);
+    assert!(places.lock().by_client.is_empty() && places.lock().all == 0);
+}

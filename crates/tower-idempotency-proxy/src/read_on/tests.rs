@@ -19,7 +19,7 @@ async fn the_end_has_come_where_a_read_that_had_room_has_got_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
-    let mut stream = ReadOn::new(stream, Places::with(1).take(None).unwrap());
+    let mut stream = ReadOn::new(stream, Places::with(1).take(None));
     assert!(stream.is_write_vectored());
     client.write_all(b"order").await.unwrap();
     for (room, expected) in [(0, 0), (3, 3), (0, 0), (9, 2)] {
