@@ -259,8 +259,8 @@ impl Endpoint {
             headers.push(("content-type".to_owned(), content_type(&body).to_owned()));
         }
         let method = settings.method.unwrap_or_else(|| "POST".to_owned());
-        let parsed = Method::from_bytes(method.as_bytes());
-        let method = parsed.map_err(|_| PlanError::Field { field: "method", value: method, form: "a method" })?;
+        let form = "a method in capital letters";
+        let method = in_capitals(&method).ok_or(PlanError::Field { field: "method", value: method, form })?;
         let other_path = settings.other_path;
         if let Some(path) = other_path.clone().filter(|path| !path.starts_with('/')) {
             return Err(PlanError::Field { field: "other_path", value: path, form: "a path, as in /refunds" });
@@ -307,12 +307,17 @@ fn header(field: &'static str, line: &str) -> Result<(String, String), PlanError
     parts.filter(|(name, _)| !name.is_empty()).ok_or_else(error)
 }
 
+/// Reads a method. In small letters it is another one to some servers (RFC 9110, section 9.1).
+fn in_capitals(text: &str) -> Option<Method> {
+    Method::from_bytes(text.as_bytes()).ok().filter(|_| !text.bytes().any(|byte| byte.is_ascii_lowercase()))
+}
+
 /// Reads `GET /path`.
 fn asked(field: &'static str, text: &str) -> Result<(Method, String), PlanError> {
     let error =
         || PlanError::Field { field, value: text.to_owned(), form: "a method and a path, as in \"GET /charges\"" };
     let (method, path) = text.trim().split_once(' ').ok_or_else(error)?;
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| error())?;
+    let method = in_capitals(method).ok_or_else(error)?;
     let path = path.trim();
     if path.starts_with('/') { Ok((method, path.to_owned())) } else { Err(error()) }
 }
@@ -351,8 +356,12 @@ mod tests {
             let plan = Plan::from_toml(&format!("url = \"http://127.0.0.1:1/\"\ncount = \"{text}\"")).unwrap();
             assert_eq!(plan.endpoints[0].count, Some((Method::GET, "/a".to_owned())), "{text:?}");
         }
-        for text in ["", "GET", "/a", "GET a", "G(T /a"] {
+        for text in ["", "GET", "/a", "GET a", "G(T /a", "get /a", "Get /a"] {
             Plan::from_toml(&format!("url = \"http://127.0.0.1:1/\"\ncount = \"{text}\"")).unwrap_err();
+        }
+        for (method, is_one) in [("PATCH", true), ("patch", false), ("Post", false)] {
+            let plan = Plan::from_toml(&format!("url = \"http://127.0.0.1:1/\"\nmethod = \"{method}\""));
+            assert_eq!(plan.is_ok(), is_one, "{method}");
         }
     }
 
