@@ -255,8 +255,9 @@ impl Storage for PostgresOutbox {
     async fn lease(&self, time: Duration, room: Room) -> Result<Vec<Leased>, OutboxError> {
         let (destinations, taken): (Vec<_>, Vec<_>) =
             room.taken.iter().map(|(destination, taken)| (destination.as_str(), i64::from(*taken))).unzip();
+        let turn = || self.after.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut after = turn().clone();
         loop {
-            let after = self.after.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Now { wall, kept, floor, is_agreed, process, elapsed } = self.now().await?;
             let parameters: [(&(dyn ToSql + Sync), Type); 12] = [
                 (&wall, Type::TIMESTAMPTZ),
@@ -273,12 +274,16 @@ impl Storage for PostgresOutbox {
                 (&elapsed, Type::FLOAT8),
             ];
             let rows = self.query(&self.statements.lease, &parameters).await?;
-            // The next lease begins where this one has ended, or at the first partition key.
-            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>("next").ok()?).unwrap_or_default();
-            *self.after.lock().unwrap_or_else(PoisonError::into_inner) = next;
+            // The next lease begins where this one has ended, or at the first partition key. Where nothing is found while
+            // the relay has calls, their destinations may have no place left: the turn stays where it is.
+            if !rows.is_empty() || room.taken.is_empty() {
+                let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>("next").ok()?);
+                *turn() = next.unwrap_or_default();
+            }
             if !rows.is_empty() || after.is_empty() {
                 return rows.iter().map(leased).collect();
             }
+            after.clear();
         }
     }
 
