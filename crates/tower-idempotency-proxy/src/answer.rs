@@ -17,7 +17,7 @@ use tower_idempotency::{Invalid, Keep, Meaning, Rejection, Release, Secret, Unsu
 use crate::body::Held;
 use crate::head;
 
-/// By which a service says what its answer means. As it was read here, it goes on to who calls, and may record, too.
+/// By which a service says what its answer means. As it was read here, it goes on to the caller, which may record, too.
 const MARK: HeaderName = HeaderName::from_static("idempotency-mark");
 
 /// When a client may send again what did not reach the service.
@@ -174,9 +174,7 @@ pub(crate) fn unanswered(envelope: Envelope, why: Unanswered, is_answered: Optio
 pub(crate) fn busy(envelope: Envelope, is_answered: bool) -> Response {
     let (effect, detail) = match is_answered {
         true => (Effect::Unknown, "Too many answers are not read yet. Send the request again with the same key."),
-        false => {
-            (Effect::None, "Too many requests are under way. The request was not sent to the service; send it again.")
-        }
+        false => (Effect::None, "Too many requests are under way. The request was not sent on; send it again."),
     };
     let mut rejection = Rejection::custom(StatusCode::SERVICE_UNAVAILABLE, "The proxy is overloaded", detail);
     (rejection.retry_with_same_key, rejection.retry_after, rejection.effect) = (true, Some(RETRY_AFTER), effect);

@@ -50,7 +50,9 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Whole<B> {
 }
 
 /// The bytes of an answer that hyper gets at a time.
-pub(crate) const PORTION: usize = 16 * 1024;
+const PORTION: usize = 16 * 1024;
+/// What is passed on at once, also if it is not sent yet.
+const SMALL: usize = 256;
 
 /// A body that fails only after hyper had a turn to send what came before. A connection of HTTP/1.1 ends without what
 /// was not sent yet, and without a byte of an answer, some clients send the request again by themselves.
@@ -88,14 +90,15 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Flushed<B> {
                 }
                 Ok(None) => return Poll::Ready(None),
                 Ok(Some(frame)) => match frame.into_data() {
-                    Ok(data) if data.len() > PORTION => self.rest = data,
+                    Ok(data) if data.len() > SMALL => self.rest = data,
                     Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
             }
         }
-        // A copy, which does not keep the whole.
-        let portion = Bytes::copy_from_slice(&self.rest[..PORTION.min(self.rest.len())]);
+        // A copy, which does not keep the whole. The last byte waits until hyper has sent what is before it.
+        let length = PORTION.min(self.rest.len() - 1).max(1);
+        let portion = Bytes::copy_from_slice(&self.rest[..length]);
         self.rest.advance(portion.len());
         Poll::Ready(Some(Ok(Frame::data(portion))))
     }

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tower::{Service, ServiceExt as _};
 
-use crate::body::{PORTION, Whole};
+use crate::body::Whole;
 use crate::places::{Place, Places};
 use crate::read_on::ReadOn;
 
@@ -61,7 +61,7 @@ where
     let mut http = Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD as usize);
     http.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_TIMEOUT);
-    http.http2().max_concurrent_streams(STREAMS).max_header_list_size(MAX_HEAD).max_send_buf_size(PORTION);
+    http.http2().max_concurrent_streams(STREAMS).max_header_list_size(MAX_HEAD).max_send_buf_size(1);
     http.http2().initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     let (mut open, graceful, mut refused) = (JoinSet::new(), GracefulShutdown::new(), Refused::default());
     let mut latest = VecDeque::<AbortHandle>::new();

@@ -10,6 +10,7 @@ use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::body::Flushed;
 
 /// More than the system keeps for a stream.
 const LONG: usize = 24 * 1024 * 1024;
@@ -254,4 +255,28 @@ async fn connections_that_say_half_a_request_keep_no_other_one_out_of_the_second
     let mut answer = String::new();
     latest.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+// Seeded faults: the last byte goes with those before it; hyper takes more than it sends.
+#[tokio::test]
+async fn what_an_answer_has_taken_is_taken_until_it_is_written_over_http_2() {
+    let (places, listener) = (Places::with(1), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let (address, taken) = (listener.local_addr().unwrap(), places.clone());
+    let app = tower::service_fn(move |_: Request<Body>| {
+        let answer = Flushed::new(Full::from(vec![b'a'; 300]), [taken.take(None), None]);
+        async { Ok::<_, Infallible>(Response::new(Body::new(answer))) }
+    });
+    tokio::spawn(serve(listener, app, Room::Shares(Places::with(4)), std::future::pending()));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut client, connection) =
+        h2::client::Builder::new().initial_window_size(100).handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    tokio::spawn(connection);
+    let (answer, _) = client.send_request(Request::get("http://a/").body(()).unwrap(), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    for length in [100, 100, 99, 1] {
+        assert_eq!(body.data().await.unwrap().unwrap().len(), length);
+        assert!(places.are_taken() || length < 100, "{length}");
+        body.flow_control().release_capacity(length).unwrap();
+    }
+    assert!(body.data().await.is_none() && !places.are_taken());
 }

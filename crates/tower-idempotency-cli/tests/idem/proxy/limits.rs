@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use testkit::client::Raw;
+use testkit::process::memory;
 use testkit::{Call, Connection};
 use tokio::net::TcpStream;
 
@@ -104,4 +105,75 @@ async fn from_another_address(to: std::net::SocketAddr) -> Connection {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind((std::net::Ipv4Addr::new(127, 0, 0, 2), 0).into()).unwrap();
     Connection::over(socket.connect(to).await.unwrap()).await.unwrap()
+}
+
+/// What the heads below may take: 300 on connections of HTTP/1.1, and 1,200 over HTTP/2, besides some megabytes.
+const MOST: u64 = 90 << 20;
+/// A recorded answer. The most is 1 MiB.
+const LENGTH: usize = 1_000_000;
+
+/// Requests over a connection of HTTP/2 whose answers are not read.
+type Unread = Vec<(h2::client::ResponseFuture, h2::SendStream<axum::body::Bytes>)>;
+
+/// Sends as many requests over one connection as it takes. `fields` are those of 1 KB in each head; `ends` says whether
+/// a body has an end.
+async fn unread(to: std::net::SocketAddr, key: impl Fn(usize) -> String, fields: usize, ends: bool) -> Unread {
+    let stream = TcpStream::connect(to).await.unwrap();
+    let (mut client, connection) = h2::client::Builder::new().initial_window_size(0).handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut sent = Vec::new();
+    for number in 0..100 {
+        client = client.ready().await.unwrap();
+        let request = http::Request::post("http://pay.example/orders").header("idempotency-key", key(number));
+        let long = (0..fields).fold(request, |request, field| request.header(format!("x-{field}"), "a".repeat(1_000)));
+        sent.push(client.send_request(long.body(()).unwrap(), ends).unwrap());
+    }
+    sent
+}
+
+// Seeded faults: a head has any length that hyper takes; an answer that is not read takes no room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_long_heads_and_reads_no_answer_takes_little_memory_and_leaves_room_for_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let parts = Parts::new(Language::Python, directory.path());
+    let app = axum::Router::new().route("/orders", axum::routing::post(async || "a".repeat(LENGTH)));
+    let listener = tokio::net::TcpListener::bind(parts.service).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let proxy = parts.start_proxy(&[]).await;
+    let call = Call { headers: Vec::new(), ..Call::post("/orders", "") }.header("idempotency-key", "k");
+    assert_eq!(Connection::http2(parts.proxy).await.unwrap().send(&call).await.unwrap().text().len(), LENGTH);
+    let before = memory(proxy.0.id(), "VmHWM:");
+
+    let mut clients = Vec::new();
+    // Half of a head, on each port, and heads whose requests have no end.
+    for (address, length, count) in
+        [(parts.proxy, 60_000, 100), (parts.proxy, 390_000, 200), (parts.monitor, 390_000, 100)]
+    {
+        for _ in 0..count {
+            let mut client = Raw::connect(address).await.unwrap();
+            let _ = client.say(format!("GET / HTTP/1.1\r\nx-long: {}", "a".repeat(length)).as_bytes()).await;
+            clients.push(client);
+        }
+    }
+    let mut sent = Vec::new();
+    for of in 0..4 {
+        sent.push(unread(parts.proxy, move |number| format!("{of}-{number}"), 50, false).await);
+    }
+    // The same answer, which is not read.
+    let mut replays = Vec::new();
+    for _ in 0..8 {
+        replays.push(unread(parts.proxy, |_| "k".to_owned(), 0, true).await);
+    }
+    let overloaded = async || {
+        let answer = Connection::http1(parts.monitor).await.unwrap().send(&Call::operator("/metrics")).await.unwrap();
+        let line = "idempotency_proxy_unanswered_total{kind=\"overloaded\"} ";
+        let count = answer.text().lines().find_map(|said| said.strip_prefix(line)).map(str::to_owned);
+        count.is_some_and(|count| count.parse::<usize>().unwrap() >= 800 - 256)
+    };
+    testkit::process::until("what has no room is refused", overloaded).await;
+    let taken = memory(proxy.0.id(), "VmHWM:") - before;
+    assert!(taken < MOST, "{} MiB", taken >> 20);
+    // There is room for another client.
+    let answer = from_another_address(parts.proxy).await.send(&call).await.unwrap();
+    assert!(answer.is_replay() && answer.text().len() == LENGTH, "{:?}", answer.status);
 }
