@@ -24,7 +24,7 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most connections that are kept for the next request. They are within the reserve of files.
 const MAX_IDLE: usize = 64;
-/// What comes from a service and is not passed on yet, of each connection. So long is the head of an answer at the most.
+/// What comes from a service and is not passed on yet, of each connection: also the longest head of an answer.
 const BUFFER: u32 = 64 * 1024;
 /// The most headers of an answer. Each of them takes some 100 bytes while it is read.
 const MAX_HEADERS: usize = 1_000;

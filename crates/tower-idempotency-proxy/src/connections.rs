@@ -67,11 +67,10 @@ where
     let mut latest = VecDeque::<AbortHandle>::new();
     tokio::pin!(stop);
     loop {
-        let is_full = matches!(&room, Room::Shares(places) if places.are_taken());
         tokio::select! {
             () = &mut stop => break,
             Some(_) = open.join_next() => {}
-            accepted = listener.accept(), if !is_full => match accepted {
+            accepted = listener.accept(), if !matches!(&room, Room::Shares(places) if places.are_taken()) => match accepted {
                 Ok((stream, peer)) => {
                     let place = match &room {
                         Room::Shares(places) => places.take(Some(peer.ip())),

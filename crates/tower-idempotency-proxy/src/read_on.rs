@@ -18,9 +18,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The bytes that are read, and dropped, at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// A client's stream, and the place that it takes. Without one, it is cut when this is dropped. If a stream is closed while bytes of its client are unread, the
+/// A client's stream, and the place that it takes. If a stream is closed while bytes of its client are unread, the
 /// system resets it, and the client may lose an answer that it has not read yet: many read only once they have sent
-/// all. So this is read on when it is dropped.
+/// all. So this is read on when it is dropped. One without a place is cut.
 #[derive(Debug)]
 pub(crate) struct ReadOn {
     /// The stream and its place, until this is dropped.
