@@ -46,9 +46,12 @@ pub(crate) struct Clients {
     of_http1: Option<(HttpClient, HttpClient)>,
     builder: Builder,
     connector: Connector,
-    /// Those of HTTP/2 that have no request. They are never two in a pool.
-    free: Arc<Mutex<Vec<Http2>>>,
+    /// Of HTTP/2, never two connections are in a pool.
+    free: Free,
 }
+
+/// The clients of HTTP/2 that have no request.
+type Free = Arc<Mutex<Vec<Http2>>>;
 
 /// A client of HTTP/2, and whether a head has come for its request.
 #[derive(Debug, Clone)]
@@ -58,7 +61,7 @@ struct Http2(HttpClient, Arc<AtomicBool>);
 pub(crate) struct Taken {
     pub(crate) client: HttpClient,
     /// Over HTTP/2: whether a head has come, and where the client goes then.
-    http2: Option<(Arc<AtomicBool>, Arc<Mutex<Vec<Http2>>>)>,
+    http2: Option<(Arc<AtomicBool>, Free)>,
     _place: Place,
 }
 

@@ -72,10 +72,7 @@ where
             Some(_) = open.join_next() => {}
             accepted = listener.accept(), if !matches!(&room, Room::Shares(places) if places.are_taken()) => match accepted {
                 Ok((stream, peer)) => {
-                    let place = match &room {
-                        Room::Shares(places) => places.take(Some(peer.ip())),
-                        Room::Latest(_) => None,
-                    };
+                    let place = if let Room::Shares(places) = &room { places.take(Some(peer.ip())) } else { None };
                     match (&room, place) {
                         (Room::Shares(places), None) => refused.note(peer, places),
                         (_, place) => {

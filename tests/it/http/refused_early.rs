@@ -146,8 +146,8 @@ async fn a_body_that_declares_more_than_is_read_on_is_refused_at_once_and_the_co
 
 /// A body of so many bytes that does not say its length.
 fn of_length(length: usize) -> Body {
-    const CHUNK: &[u8] = &[b'x'; 64 * 1_024];
-    let chunks = std::iter::repeat_with(|| Ok::<_, std::io::Error>(CHUNK)).take(length / CHUNK.len());
+    static CHUNK: [u8; 64 * 1_024] = [b'x'; 64 * 1_024];
+    let chunks = std::iter::repeat_with(|| Ok::<_, std::io::Error>(&CHUNK[..])).take(length / CHUNK.len());
     Body::from_stream(futures_util::stream::iter(chunks.chain([Ok(&CHUNK[..length % CHUNK.len()])])))
 }
 

@@ -71,7 +71,7 @@ impl Raw {
 /// Sends a request, of which `body` bytes follow the head, over a connection of its own, and reads only then, as many
 /// clients do. Returns the answer's head and body as they come. An error: the answer is lost.
 pub async fn sends_before_it_reads(address: SocketAddr, head: String, body: usize) -> io::Result<String> {
-    const PART: [u8; 64 * 1024] = [b'a'; 64 * 1024];
+    static PART: [u8; 64 * 1024] = [b'a'; 64 * 1024];
     let sends_and_reads = move || {
         let mut stream = std::net::TcpStream::connect(address)?;
         stream.write_all(head.as_bytes())?;
