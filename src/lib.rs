@@ -67,6 +67,7 @@ pub mod internals {
     pub use crate::store::contract::{Records, Sealed};
     pub use crate::store::in_words;
     pub use crate::store::listed::{ListedRecord, OutcomeStart};
+    pub use crate::store::name::{is_marred, read_store_name, spoilt};
     pub use crate::store::page::{Cursor, List, Page};
     pub use crate::timeouts::pauses;
 

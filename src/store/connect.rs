@@ -6,6 +6,7 @@ use std::fmt;
 use super::embedded::StorageEngine;
 use super::erased::AnyStore;
 use super::error::{Source, in_words};
+use super::name::read_store_name;
 
 /// A store could not be opened by its URL. Its records are unchanged.
 ///
@@ -13,12 +14,12 @@ use super::error::{Source, in_words};
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL names no store. The operator is at fault.
+    /// The URL names no store, for this reason. The operator is at fault.
     #[error(
-        "the store's URL can't be read; expected `sled:PATH`, `fjall:PATH` or `memory:`; for `postgres://user:password@host/database` \
+        "the store's URL can't be read: {0}. Expected `sled:PATH`, `fjall:PATH` or `memory:`; for `postgres://user:password@host/database` \
          call `connect` of the crate tower-idempotency-postgres, and for `redis://host` that of tower-idempotency-redis"
     )]
-    Url,
+    Url(&'static str),
     /// The store is not in this build of the program. Its author is at fault.
     #[error("this program has no store for the URL; build it with tower-idempotency's feature `{feature}`")]
     Feature {
@@ -42,7 +43,8 @@ impl AnyStore {
     /// the store's tasks run then.
     ///
     /// - `sled:PATH`: [`SledStore`](crate::SledStore) in the directory `PATH`, which is not decoded. If there is no
-    ///   store, a new one is made. Feature `sled`.
+    ///   store, a new one is made. A path that looks like a mistake is refused, such as one in quotes, one with an
+    ///   unexpanded variable, or an address; write `./` before one whose first part has a colon. Feature `sled`.
     /// - `fjall:PATH`: `FjallStore`, in the same way. Feature `fjall`.
     /// - `memory:`: a new [`MemoryStore`](crate::MemoryStore). Feature `memory`.
     ///
@@ -72,30 +74,18 @@ impl AnyStore {
     /// # fn main() {}
     /// ```
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        match feature_of(url)? {
+        match read_store_name(url).map_err(ConnectError::Url)? {
             #[cfg(feature = "sled")]
             ("sled", path) => embedded::<super::sled_engine::SledEngine>(path).await,
             #[cfg(feature = "fjall")]
             ("fjall", path) => embedded::<super::fjall_engine::FjallEngine>(path).await,
             #[cfg(feature = "memory")]
             ("memory", _) => Ok(Self::new(super::memory::MemoryStore::new())),
+            ("directory", _) => Err(ConnectError::Url("write the engine before the path")),
+            ("postgres" | "redis", _) => Err(ConnectError::Url("the crate of the database opens it")),
             // The arm of this store is not in this build, because its feature is off.
             (feature, _) => Err(ConnectError::Feature { feature }),
         }
-    }
-}
-
-/// The feature that has the store of `url`, and what comes after the scheme.
-fn feature_of(url: &str) -> Result<(&'static str, &str), ConnectError> {
-    let (scheme, rest) = url.split_once(':').ok_or(ConnectError::Url)?;
-    match scheme {
-        // `sled://PATH` is refused: the first part of PATH would be a host.
-        "sled" | "fjall" if rest.is_empty() || rest.starts_with("//") => Err(ConnectError::Url),
-        "sled" => Ok(("sled", rest)),
-        "fjall" => Ok(("fjall", rest)),
-        "memory" if rest.is_empty() => Ok(("memory", rest)),
-        // Another scheme, or a rest that the scheme does not allow.
-        _ => Err(ConnectError::Url),
     }
 }
 

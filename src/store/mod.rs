@@ -22,7 +22,7 @@
 // - `memory/`: the store in memory. `test_util/` next to this directory wraps it, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`, `fjall_engine/`: an embedded engine each, and the store that applications open.
-// - `erased.rs`: any of the stores, chosen at run time; `connect.rs`: by a URL.
+// - `erased.rs`: any of the stores, chosen at run time; `connect.rs`: by a URL; `name.rs`: what a URL of a store is.
 
 #[cfg(any(feature = "embedded", feature = "internals"))]
 pub(crate) mod cache;
@@ -37,6 +37,7 @@ pub(crate) mod fjall_engine;
 pub(crate) mod listed;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+pub(crate) mod name;
 pub(crate) mod page;
 #[cfg(feature = "sled")]
 pub(crate) mod sled_engine;

@@ -28,5 +28,5 @@ pub(crate) fn confirm(consent: &Consent, consequence: &str, takes_input: bool) -
     if answer.trim() == "yes" {
         return Ok(actor);
     }
-    Err(Failure::Usage("not confirmed; nothing was changed".to_owned()))
+    Err(Failure::usage("not confirmed; nothing was changed"))
 }

@@ -48,8 +48,14 @@ pub(crate) enum Failure {
 impl Failure {
     /// Returns the failure of a store, with its causes.
     #[cfg(feature = "store")]
-    pub(crate) fn of(error: &dyn std::error::Error) -> Self {
-        Self::Store(with_causes(error))
+    pub(crate) fn of(error: impl std::error::Error) -> Self {
+        Self::Store(with_causes(&error))
+    }
+
+    /// Returns the failure of a wrong usage.
+    #[cfg(any(feature = "store", feature = "check"))]
+    pub(crate) fn usage(why: impl std::fmt::Display) -> Self {
+        Self::Usage(why.to_string())
     }
 
     /// Writes the failure to standard error, and returns its exit code.

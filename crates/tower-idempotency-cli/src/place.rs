@@ -5,6 +5,7 @@ mod redis;
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
+use tower_idempotency::internals::{is_marred, read_store_name, spoilt};
 use tower_idempotency_postgres::tokio_postgres::config::Host;
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
 
@@ -53,7 +54,9 @@ pub(crate) struct Database {
 impl Place {
     /// Returns the place that the command line names, or the environment.
     pub(crate) fn of(argument: Option<String>) -> Result<Self, Failure> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        // What is not UTF-8 in it is replaced, and refused.
+        let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         match argument {
             Some(named) => Self::read(&named, true, variable),
             None => match variable(STORE) {
@@ -65,49 +68,59 @@ impl Place {
 
     /// Reads a store's name. No error repeats it: it may have a password.
     fn read(named: &str, is_argument: bool, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
-        if named.starts_with("postgres://") || named.starts_with("postgresql://") {
-            let database = Database::read(named, is_argument, variable(PASSWORD))?;
-            return Ok(Self::Postgres(Box::new(database)));
-        }
-        if redis::is_redis(named) {
-            let database = RedisDatabase::read(named, is_argument, variable(redis::PASSWORD))?;
-            return Ok(Self::Redis(Box::new(database)));
-        }
-        let (engine, path) = match named.split_once(':') {
-            Some(("sled", path)) => (Some(Engine::Sled), path),
-            Some(("fjall", path)) => (Some(Engine::Fjall), path),
-            _ => (None, named),
+        let not_a_name = |hint| {
+            Failure::Usage(format!(
+                "the store's name can't be read: {hint}. Expected sled:PATH, fjall:PATH, a path with / or ./ before it, \
+                 postgres://USER@HOST/DATABASE, or redis://USER@HOST"
+            ))
         };
-        // The first part of a path after `//` would be a host.
-        if path.is_empty() || path.starts_with("//") || engine.is_none() && is_of_another_kind(path) {
-            return Err(Failure::Usage(
-                "the store is none that is known; expected sled:PATH, fjall:PATH, a path, postgres://USER@HOST/DATABASE, or \
-                 redis://USER@HOST. For a directory with such a name, write ./ before it"
-                    .to_owned(),
-            ));
-        }
+        let (engine, path) = match read_store_name(named).map_err(not_a_name)? {
+            ("postgres", url) => {
+                let database = Database::read(url, is_argument, password(PASSWORD, variable(PASSWORD))?)?;
+                return Ok(Self::Postgres(Box::new(database)));
+            }
+            ("redis", url) => {
+                let password = password(redis::PASSWORD, variable(redis::PASSWORD))?;
+                return Ok(Self::Redis(Box::new(RedisDatabase::read(url, is_argument, password)?)));
+            }
+            ("memory", _) => return Err(not_a_name("no other process has a store that is in memory")),
+            ("sled", path) => (Some(Engine::Sled), path),
+            ("fjall", path) => (Some(Engine::Fjall), path),
+            (_, path) => (None, path),
+        };
         Ok(Self::Directory(Directory { path: path.into(), engine }))
     }
 }
 
-/// Returns whether a name is that of a store of another kind, such as `mysql://host`, `sqlite:x` or `memory`, of which
-/// no directory is to be made. A drive of Windows has one letter.
-fn is_of_another_kind(named: &str) -> bool {
-    let scheme = named.split_once(':').map(|(scheme, _)| scheme);
-    named == "memory"
-        || scheme.is_some_and(|scheme| scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+/// Refuses a password that is not the one its author meant: files of variables keep quotes, and files of passwords have
+/// a line break at their end.
+fn password(name: &str, value: Option<String>) -> Result<Option<String>, Failure> {
+    let is_in = |quote: char, text: &str| text.strip_prefix(quote).is_some_and(|text| text.ends_with(quote));
+    let is_spoilt = |text: &String| is_marred(text) || is_in('"', text) || is_in('\'', text);
+    if value.as_ref().is_some_and(is_spoilt) {
+        return Err(Failure::Usage(format!(
+            "{name} has quotes or blanks around the password, or no text: remove them, or give it in {STORE}, with %22 for a \
+             quote and %20 for a blank"
+        )));
+    }
+    Ok(value)
+}
+
+/// The failure of a command line that has a password.
+fn is_seen(variable: &str) -> Failure {
+    Failure::Usage(format!(
+        "a password on the command line is seen by every user of this machine, and kept by shells; change it. Set {STORE} \
+         to the URL, or {variable} to the password"
+    ))
 }
 
 impl Database {
     fn read(url: &str, is_argument: bool, password: Option<String>) -> Result<Self, Failure> {
         let (url, namespace) = without_namespace(url)?;
-        let mut builder = PostgresBackend::from_url(&url).map_err(|error| Failure::Usage(error.to_string()))?;
+        let mut builder = PostgresBackend::from_url(&url).map_err(Failure::usage)?;
         let has_password = builder.config().get_password().is_some();
         if is_argument && has_password {
-            return Err(Failure::Usage(format!(
-                "a password on the command line is seen by every user of this machine, and kept by shells; change it. Set \
-                 {STORE} to the URL, or {PASSWORD} to the password"
-            )));
+            return Err(is_seen(PASSWORD));
         }
         if let Some(password) = password.filter(|_| !has_password) {
             builder = builder.password(password);
@@ -138,9 +151,11 @@ fn without_namespace(url: &str) -> Result<(String, Option<String>), Failure> {
         [namespace] => {
             let encoded = namespace.strip_prefix("namespace=").unwrap_or_default();
             let decoded = percent_decode_str(encoded).decode_utf8();
-            Some(decoded.map_err(|_| Failure::Usage("the namespace is no text".to_owned()))?.into_owned())
+            let decoded = decoded.map_err(|_| Failure::usage("the namespace is no text"))?;
+            spoilt(&decoded).map_or(Ok(()), |hint| Err(Failure::Usage(format!("the namespace: {hint}"))))?;
+            Some(decoded.into_owned())
         }
-        _ => return Err(Failure::Usage("the namespace is given twice".to_owned())),
+        _ => return Err(Failure::usage("the namespace is given twice")),
     };
     let url = if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) };
     Ok((url, namespace))
@@ -189,6 +204,31 @@ mod tests {
         assert_eq!(own.builder.config().get_password(), Some(b"own".as_slice()));
     }
 
+    // Seeded fault: the password is taken as it is.
+    #[test]
+    fn a_password_that_a_file_of_variables_has_spoilt_is_refused_and_not_repeated() {
+        for spoilt in [
+            format!("{SECRET}\n"),
+            format!("{SECRET}\r"),
+            format!("\"{SECRET}\""),
+            format!("'{SECRET}'"),
+            format!(" {SECRET}"),
+            format!("\u{feff}{SECRET}"),
+            format!("{SECRET}\u{a0}"),
+            format!("{SECRET}\n{SECRET}"),
+        ] {
+            let Err(failure @ Failure::Usage(_)) = read("postgres://u@h/d", true, Some(&spoilt)) else {
+                panic!("{spoilt:?}")
+            };
+            let said = failure.to_string();
+            assert!(said.starts_with("PGPASSWORD has quotes") && !said.contains(SECRET), "{said}");
+        }
+        for fine in ["'", "a'", "\"a'", "a b", "$a;", "p\u{e4}ss"] {
+            let taken = database(read("postgres://u@h/d", true, Some(fine)));
+            assert_eq!(taken.builder.config().get_password(), Some(fine.as_bytes()));
+        }
+    }
+
     #[test]
     fn a_namespace_is_a_parameter_of_the_url() {
         let named = database(read("postgres://u@h/d?sslmode=disable&namespace=a%26b", true, None));
@@ -196,7 +236,12 @@ mod tests {
         let plain = database(read("postgres://u@localhost,127.0.0.1/d", true, None));
         assert!(plain.namespace.is_none() && plain.builder.is_mode_open() && plain.is_local());
         assert!(!named.is_local());
-        assert!(read("postgres://u@h/d?namespace=a&namespace=b", true, None).is_err());
+        for wrong in ["a&namespace=b", "", "'a'", "%20a", "a%0A", "%22a%22", "undefined", "$NAME", "%EF%BB%BFa", "%FF"]
+        {
+            for url in [format!("postgres://u@h/d?namespace={wrong}"), format!("redis://h?namespace={wrong}")] {
+                assert!(matches!(read(&url, true, None), Err(Failure::Usage(_))), "{url}");
+            }
+        }
     }
 
     #[test]
@@ -206,17 +251,15 @@ mod tests {
             ("fjall:payments.db", "payments.db", Some(Engine::Fjall)),
             ("./a:b", "./a:b", None),
             ("/var/lib/p", "/var/lib/p", None),
-            ("payments.db", "payments.db", None),
+            ("./payments.db", "./payments.db", None),
             ("./memory", "./memory", None),
-            (r"C:\payments.db", r"C:\payments.db", None),
-            ("sled:redis:h", "redis:h", Some(Engine::Sled)),
         ] {
             let Ok(Place::Directory(found)) = read(named, true, None) else { panic!("{named}") };
             assert_eq!((found.path.to_str(), found.engine), (Some(path), engine));
         }
         for wrong in [
             "", "sled:", "sled://host/p", "fjall:", "fjall://host/p", "redis:h", "mysql://h", "sqlite:x", "memory",
-            "memory:",
+            "memory:", "payments.db",
         ] {
             assert!(matches!(read(wrong, true, None), Err(Failure::Usage(_))), "{wrong}");
         }

@@ -72,12 +72,18 @@ async fn a_url_of_another_form_is_refused_says_which_ones_there_are_and_shows_no
         &format!("postgres:{hidden}"),
         &format!("postgres:/{hidden}"),
         &format!(" postgres://{hidden}"),
+        &format!("\"postgres://{hidden}\""),
+        &format!("postgres://{hidden}"),
+        "./payments.db",
+        "sled: payments.db",
+        "sled:$HOME/payments.db",
+        "fjall:\"payments.db\"",
         &format!("redis://{hidden}"),
         &format!("host=localhost password={SECRET}"),
     ];
     for url in urls {
         let error = AnyStore::connect(url).await.unwrap_err();
-        assert!(matches!(error, ConnectError::Url), "{url}: {error:?}");
+        assert!(matches!(error, ConnectError::Url(_)), "{url}: {error:?}");
         let said = format!("{error} {error:?}");
         assert!(
             ["`sled:PATH`", "`fjall:PATH`", "`memory:`", "`postgres://"].iter().all(|form| said.contains(form)),

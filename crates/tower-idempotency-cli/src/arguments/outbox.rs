@@ -65,7 +65,7 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, position) = text.split_once(':').ok_or("it is a state and a position, such as waiting:17")?;
-        let position = position.parse().map_err(|_| format!("{position} is not the position of a call"))?;
+        let position = position.parse().map_err(|_| "the position of a call is a number")?;
         Ok(Self { state: state(name)?, position })
     }
 }

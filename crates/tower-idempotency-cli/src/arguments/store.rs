@@ -8,9 +8,10 @@ use tower_idempotency::operations::Cursor;
 
 use super::selected::Selected;
 
-pub(super) const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path, `postgres://USER@HOST/DATABASE?namespace=NAME`, or \
-    `redis://USER@HOST?namespace=NAME`, which may also begin with rediss, redis+sentinel or redis+cluster. By default it is \
-    the value of the variable IDEM_STORE, whose URL may have a password; PGPASSWORD and REDISCLI_AUTH may have it too";
+pub(super) const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path with `/` or `./` before it, \
+    `postgres://USER@HOST/DATABASE?namespace=NAME`, or `redis://USER@HOST?namespace=NAME`, which may also begin with rediss, \
+    redis+sentinel or redis+cluster. All else is refused. By default it is the value of the variable IDEM_STORE, whose URL \
+    may have a password; PGPASSWORD and REDISCLI_AUTH may have it too";
 
 /// The time that `--wait` waits for: other servers have a lease of 30 seconds, and one that has died is noticed after
 /// at most 17/12 of it.
@@ -74,8 +75,8 @@ pub(crate) struct OfStore {
 
 #[derive(Debug, Args)]
 pub(crate) struct Copy {
-    /// The store that has the records: `sled:PATH`, `fjall:PATH`, a path, or a URL of PostgreSQL or Redis. No server
-    /// may use it.
+    /// The store that has the records: `sled:PATH`, `fjall:PATH`, a path with `/` or `./` before it, or a URL of
+    /// PostgreSQL or Redis. No server may use it.
     pub(crate) from: String,
     /// The store that gets them: `sled:PATH` or `fjall:PATH`, which is made if it is not there, a URL of PostgreSQL
     /// whose table is there, or one of Redis. No server may use it.

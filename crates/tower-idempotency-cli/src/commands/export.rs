@@ -28,8 +28,7 @@ async fn write(opened: &Opened, export: &Export) -> Result<(), Failure> {
     // One that changes between two pages may be on both.
     let mut written = HashSet::new();
     loop {
-        let page = opened.operations.list(&filter, after.as_ref(), PAGE).await;
-        let page = page.map_err(|error| Failure::of(&error))?;
+        let page = opened.operations.list(&filter, after.as_ref(), PAGE).await.map_err(Failure::of)?;
         for operation in page.operations.iter().filter(|operation| written.insert(operation.id)) {
             let mut line = screen::operation_as_json(operation, page.now);
             let keys = export.step.iter().filter_map(|step| Some((step.clone(), operation.derived_key(step)?.into())));

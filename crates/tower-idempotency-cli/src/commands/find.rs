@@ -19,7 +19,7 @@ pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) ->
         screen::remark(remark)?;
     }
     opened.close().await?;
-    match found.map_err(|error| Failure::of(&error))? {
+    match found.map_err(Failure::of)? {
         Some(found) => {
             screen.answer(screen::details(&found, now), &screen::operation_as_json(&found, now))?;
             Ok(Ended::Well)

@@ -22,14 +22,14 @@ pub(super) async fn operation(opened: &Opened, id: &str) -> Result<Option<Operat
             }
         },
     };
-    opened.operations.inspect(id).await.map_err(|error| Failure::of(&error))
+    opened.operations.inspect(id).await.map_err(Failure::of)
 }
 
 /// Returns the disputed outcome of the run with this fence, whose operation's id begins with these digits.
 pub(super) async fn disputed(opened: &Opened, id: &str, fence: Fence) -> Result<Option<OperationRecord>, Failure> {
     let mut after = None;
     loop {
-        let page = opened.operations.disputed(after.as_ref(), 1_000).await.map_err(|error| Failure::of(&error))?;
+        let page = opened.operations.disputed(after.as_ref(), 1_000).await.map_err(Failure::of)?;
         let is_meant = |outcome: &OperationRecord| outcome.fence == fence && outcome.id.to_string().starts_with(id);
         let found = page.operations.into_iter().find(is_meant);
         after = page.next;
@@ -46,8 +46,7 @@ async fn beginning_with(opened: &Opened, digits: &str) -> Result<Vec<RecordId>, 
     for filter in [Filter::all().in_state(StateKind::Interrupted), Filter::all()] {
         let mut after = None;
         loop {
-            let page = opened.operations.list(&filter, after.as_ref(), 1_000).await;
-            let page = page.map_err(|error| Failure::of(&error))?;
+            let page = opened.operations.list(&filter, after.as_ref(), 1_000).await.map_err(Failure::of)?;
             let ids = page.operations.iter().map(|operation| operation.id);
             found.extend(ids.filter(|id| id.to_string().starts_with(digits)));
             after = page.next;

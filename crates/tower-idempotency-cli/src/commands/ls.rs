@@ -86,7 +86,7 @@ async fn pages(
             Some(filter) => opened.operations.list(filter, after.as_ref(), left).await,
             None => opened.operations.disputed(after.as_ref(), left).await,
         };
-        let page = page.map_err(|error| Failure::of(&error))?;
+        let page = page.map_err(Failure::of)?;
         operations.extend(page.operations);
         if page.next.is_none() || operations.len() >= limit {
             return Ok((operations, page.next, page.now));

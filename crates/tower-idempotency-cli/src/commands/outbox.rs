@@ -28,7 +28,7 @@ pub(crate) async fn run(options: &StoreOptions, command: OutboxCommand, screen: 
         OpenedOutbox::Postgres(outbox) => act(&outbox, &command, screen).await,
         OpenedOutbox::Sled(outbox) => {
             let acted = act(&outbox, &command, screen).await;
-            outbox.close().await.map_err(|error| Failure::of(&error))?;
+            outbox.close().await.map_err(Failure::of)?;
             acted
         }
     }
@@ -63,7 +63,7 @@ async fn list(outbox: &impl Outbox, ls: &OutboxLs, screen: Screen) -> Result<End
         // One more says whether there are more.
         while entries.len() <= limit {
             let most = (limit + 1 - entries.len()).min(PAGE);
-            let page = outbox.list(state, position, most as u16).await.map_err(|error| Failure::of(&error))?;
+            let page = outbox.list(state, position, most as u16).await.map_err(Failure::of)?;
             position = page.last().map(|entry| entry.position);
             let is_last = page.len() < most;
             entries.extend(page);
@@ -87,13 +87,13 @@ async fn list(outbox: &impl Outbox, ls: &OutboxLs, screen: Screen) -> Result<End
 async fn look(outbox: &impl Outbox, show: &OutboxShow, screen: Screen) -> Result<Ended, Failure> {
     let found = match show.position.as_str() {
         input::STANDARD => {
-            let key = Key::new(input::key()?.key.as_str()).map_err(|error| Failure::Usage(error.to_string()))?;
-            outbox.get(&key).await.map_err(|error| Failure::of(&error))?
+            let key = Key::new(input::key()?.key.as_str()).map_err(Failure::usage)?;
+            outbox.get(&key).await.map_err(Failure::of)?
         }
         position => {
             let position = position.parse();
-            let position = position.map_err(|_| Failure::Usage("the position of a call is a number".to_owned()))?;
-            outbox.at(position).await.map_err(|error| Failure::of(&error))?
+            let position = position.map_err(|_| Failure::usage("the position of a call is a number"))?;
+            outbox.at(position).await.map_err(Failure::of)?
         }
     };
     let Some(entry) = found else {
@@ -130,7 +130,7 @@ fn consequence(action: Action, entry: &Entry) -> &'static str {
 }
 
 async fn change(outbox: &impl Outbox, call: &OfCall, action: Action, screen: Screen) -> Result<Ended, Failure> {
-    let Some(entry) = outbox.at(call.position).await.map_err(|error| Failure::of(&error))? else {
+    let Some(entry) = outbox.at(call.position).await.map_err(Failure::of)? else {
         return unchanged(screen, "no call is at this position");
     };
     if entry.fence() != call.fence {
@@ -142,7 +142,7 @@ async fn change(outbox: &impl Outbox, call: &OfCall, action: Action, screen: Scr
     }
     let said = format!("{}\n{}", screen::call(&entry), consequence(action, &entry));
     let operator = outbox.by(consent::confirm(&call.consent, &said, false)?);
-    match operator.apply(&entry, action).await.map_err(|error| Failure::of(&error))? {
+    match operator.apply(&entry, action).await.map_err(Failure::of)? {
         true => {
             screen.answer("done", &json!({ "result": "done" }))?;
             Ok(Ended::Well)

@@ -20,9 +20,9 @@ pub(crate) async fn run(options: &StoreOptions, settle: Settle, screen: &Screen)
         return settle_all::run(options, &settle, file, *screen).await;
     }
     let (Some(id), Some(fence)) = (&settle.id, settle.fence) else {
-        return Err(Failure::Usage("name the operation by its record id, and its --fence".to_owned()));
+        return Err(Failure::usage("name the operation by its record id, and its --fence"));
     };
-    let id = arguments::id(id).map_err(|error| Failure::Usage(error.to_owned()))?;
+    let id = arguments::id(id).map_err(Failure::usage)?;
     let planned = planned(&settle)?;
     let opened = Opened::to_settle(settle.store.clone(), options, settle.retention).await?;
     let made = change::make(&opened, &id, fence, &settle.consent, planned, *screen).await;

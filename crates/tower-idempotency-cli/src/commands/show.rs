@@ -44,7 +44,7 @@ async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Fai
             None => opened.operations.outcome(operation.id).await,
             Some(fence) => opened.operations.disputed_outcome(operation.id, fence).await,
         };
-        let outcome = outcome.map_err(|error| Failure::of(&error))?;
+        let outcome = outcome.map_err(Failure::of)?;
         value["outcome"] = outcome.as_ref().map_or(Value::Null, screen::answer_as_json);
         text = match &outcome {
             Some(outcome) => format!("{text}\n\n{}", screen::answer(outcome)),

@@ -43,8 +43,7 @@ pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) ->
 async fn read(opened: &Opened) -> Result<Read, Failure> {
     let (mut read, mut after) = (Read::default(), None);
     loop {
-        let page = opened.operations.list(&Filter::all(), after.as_ref(), 1_000).await;
-        let page = page.map_err(|error| Failure::of(&error))?;
+        let page = opened.operations.list(&Filter::all(), after.as_ref(), 1_000).await.map_err(Failure::of)?;
         let mut completed = Vec::new();
         for operation in page.operations {
             *read.states.entry(operation.state.kind().name()).or_default() += 1;
@@ -65,7 +64,7 @@ async fn read(opened: &Opened) -> Result<Read, Failure> {
                     *read.states.entry(StateKind::Completed.name()).or_default() -= 1;
                     *read.states.entry(StateKind::Damaged.name()).or_default() += 1;
                 }
-                Err(error) => return Err(Failure::of(&error)),
+                Err(error) => return Err(Failure::of(error)),
             }
         }
         after = page.next;

@@ -23,7 +23,7 @@ pub(super) async fn test(database: &Database, options: &StoreOptions, report: &m
     schema(&connected, report).await?;
     report.good("rights", "the role may do all that the store does in this namespace")?;
     rows(&connected, report).await?;
-    let guarantee = application.guarantee().await.map_err(|error| Failure::of(&error))?;
+    let guarantee = application.guarantee().await.map_err(Failure::of)?;
     losses(&guarantee, verdict, report)?;
     drop(application);
     let claimed = test_claims(opened(database, options).await?, report).await;
@@ -53,7 +53,7 @@ async fn schema(connected: &Connected, report: &mut Report) -> Result<(), Failur
     let Connected { client, schema } = connected;
     let found =
         format!("SELECT max(version)::integer, to_regclass('{schema}.operation') IS NOT NULL FROM {schema}.version");
-    let row = client.query_typed_one(&found, &[]).await.map_err(|error| Failure::of(&error))?;
+    let row = client.query_typed_one(&found, &[]).await.map_err(Failure::of)?;
     let (version, has_view) =
         (row.try_get::<_, Option<i32>>(0).ok().flatten().unwrap_or(0), row.try_get(1).unwrap_or(false));
     report.good("schema", format!("version {version} is there, which this release can use"))?;
@@ -77,7 +77,7 @@ async fn rows(connected: &Connected, report: &mut Report) -> Result<(), Failure>
         let row = client.query_typed_one(&found, &[]).await?;
         client.batch_execute("COMMIT").await.map(|()| row)
     };
-    let row = counted.await.map_err(|error| Failure::of(&error))?;
+    let row = counted.await.map_err(Failure::of)?;
     match (row.try_get::<_, i64>(0).unwrap_or(0), row.try_get::<_, Option<String>>(1).ok().flatten()) {
         (count, Some(first)) => {
             let found = format!("rows whose id or session has not 32 bytes: {count}, such as {first}");

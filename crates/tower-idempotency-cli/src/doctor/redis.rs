@@ -24,10 +24,10 @@ pub(super) async fn test(database: &RedisDatabase, options: &StoreOptions, repor
     };
     report.good("connection", "the database is reached, and takes writes")?;
     report.good("rights", "the user may do all that the store does in this namespace")?;
-    let guarantee = application.guarantee().await.map_err(|error| Failure::of(&error))?;
+    let guarantee = application.guarantee().await.map_err(Failure::of)?;
     losses(&guarantee, verdict, report)?;
     drop(application);
-    let builder = builder.namespace(NAMESPACE).map_err(|error| Failure::of(&error))?;
+    let builder = builder.namespace(NAMESPACE).map_err(Failure::of)?;
     let opened = async { Ok::<_, RedisError>((builder.clone().open().await?, builder.open().await?)) }.await;
     if let Ok((one, _)) = &opened {
         clean_up(one, report).await?;

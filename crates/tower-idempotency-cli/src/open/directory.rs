@@ -5,7 +5,7 @@ use std::path::Path;
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{AnyStore, Fence, FjallStore, SledStore};
 
-use crate::failure::with_causes;
+use crate::failure::{Failure, with_causes};
 use crate::place::{Directory, Engine};
 
 /// An open directory.
@@ -66,6 +66,17 @@ pub(crate) fn reason(error: &OpenError) -> String {
         ),
         other => with_causes(other),
     }
+}
+
+/// The failure of a directory that can't be opened.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+pub(crate) fn not_opened(error: OpenError) -> Failure {
+    Failure::Store(reason(&error))
+}
+
+/// Fails if the directory is another user's.
+pub(crate) fn refuse_other_owner(path: &Path) -> Result<(), Failure> {
+    owner_is_other(path).map_or(Ok(()), |other| Err(Failure::Usage(other)))
 }
 
 /// Returns a reason to stop if the directory is another user's: the files that this process made would be closed to the

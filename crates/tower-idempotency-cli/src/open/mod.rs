@@ -10,7 +10,7 @@ mod tls;
 
 #[cfg(feature = "proxy")]
 pub(crate) use directory::by_engine;
-pub(crate) use directory::{Embedded, embedded, opened, owner_is_other, reason};
+pub(crate) use directory::{Embedded, embedded, not_opened, opened, owner_is_other, reason, refuse_other_owner};
 pub(crate) use namespace::check as check_namespace;
 pub(crate) use outbox::OpenedOutbox;
 pub(crate) use postgres::{Connected, connect, prepared};

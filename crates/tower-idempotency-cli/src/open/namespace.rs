@@ -1,7 +1,7 @@
 //! Whether a database has the namespace that a command names: in a wrong one, every list would be empty.
 
 use tower_idempotency_postgres::tokio_postgres::types::Type;
-use tower_idempotency_postgres::tokio_postgres::{Client, Error, Row};
+use tower_idempotency_postgres::tokio_postgres::{Client, Row};
 use tower_idempotency_redis::RedisBackend;
 use tower_idempotency_shared::{Backend as _, BackendError, Clocks};
 
@@ -15,9 +15,8 @@ const NAMED: usize = 20;
 /// before the store is opened, which makes a row.
 pub(crate) async fn check(client: &Client, schema: &str, named: Option<&str>) -> Result<(), Failure> {
     let namespace = named.unwrap_or(DEFAULT_NAMESPACE);
-    let failed = |error: Error| Failure::of(&error);
     let row = format!("SELECT FROM {schema}.record WHERE namespace = $1 LIMIT 1");
-    if !client.query_typed(&row, &[(&namespace, Type::TEXT)]).await.map_err(failed)?.is_empty() {
+    if !client.query_typed(&row, &[(&namespace, Type::TEXT)]).await.map_err(Failure::of)?.is_empty() {
         return Ok(());
     }
     // From one namespace to the next, by the primary key. One more than are named shows that there are others.
@@ -30,9 +29,9 @@ pub(crate) async fn check(client: &Client, schema: &str, named: Option<&str>) ->
              WHERE n.number < {NAMED})
          SELECT name FROM n ORDER BY number"
     );
-    let rows = client.query_typed(&names, &[]).await.map_err(failed)?;
+    let rows = client.query_typed(&names, &[]).await.map_err(Failure::of)?;
     let names: Result<Vec<_>, _> = rows.iter().map(|row: &Row| row.try_get(0)).collect();
-    Err(Failure::Store(unused(named, &names.map_err(failed)?)))
+    Err(Failure::Store(unused(named, &names.map_err(Failure::of)?)))
 }
 
 /// Fails if the namespace has no row, as [`check`] does. Redis has no list of namespaces.
@@ -46,7 +45,7 @@ pub(crate) async fn check_redis(backend: &RedisBackend, named: Option<&str>) -> 
                 || !backend.list(clocks, &[], None, 1).await?.rows.is_empty(),
         )
     };
-    match is_used.await.map_err(|error| Failure::of(&error))? {
+    match is_used.await.map_err(Failure::of)? {
         true => Ok(()),
         false => Err(Failure::Store(format!("{}; name the one of the services by ?namespace=NAME", no_row(named)))),
     }

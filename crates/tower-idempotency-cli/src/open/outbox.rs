@@ -28,26 +28,24 @@ impl OpenedOutbox {
         match Place::of(of.store.clone())? {
             Place::Directory(named) => in_directory(&named, &of.outbox).await.map(Self::Sled),
             Place::Postgres(database) => in_postgres(&database, &of.outbox, options).map(Self::Postgres),
-            Place::Redis(_) => Err(Failure::Usage(NOWHERE_ELSE.to_owned())),
+            Place::Redis(_) => Err(Failure::usage(NOWHERE_ELSE)),
         }
     }
 }
 
 async fn in_directory(named: &Directory, outbox: &str) -> Result<SledOutbox, Failure> {
     if named.engine == Some(Engine::Fjall) {
-        return Err(Failure::Usage(NOWHERE_ELSE.to_owned()));
+        return Err(Failure::usage(NOWHERE_ELSE));
     }
-    if let Some(other) = directory::owner_is_other(&named.path) {
-        return Err(Failure::Usage(other));
-    }
+    directory::refuse_other_owner(&named.path)?;
     let opened = tokio::task::block_in_place(|| SledStore::builder().create(false).open(&named.path));
-    let store = opened.map_err(|error| Failure::Store(directory::reason(&error)))?;
+    let store = opened.map_err(directory::not_opened)?;
     SledOutbox::existing(&store, outbox).await.map_err(|error| match error {
         OutboxError::Name(what) => Failure::Usage(format!(
             "the store has no outbox of the name {outbox} that can be read here: the name is {what}; give its tree by \
              --outbox"
         )),
-        error => Failure::of(&error),
+        error => Failure::of(error),
     })
 }
 
@@ -57,6 +55,6 @@ fn in_postgres(database: &Database, outbox: &str, options: &StoreOptions) -> Res
         true => Manager::new(config, MakeRustlsConnect::new(tls::config(options.ca.as_deref())?)),
         false => Manager::new(config, NoTls),
     };
-    let pool = Pool::builder(manager).max_size(CONNECTIONS).build().map_err(|error| Failure::of(&error))?;
-    PostgresOutbox::new(pool, outbox).map_err(|error| Failure::Usage(error.to_string()))
+    let pool = Pool::builder(manager).max_size(CONNECTIONS).build().map_err(Failure::of)?;
+    PostgresOutbox::new(pool, outbox).map_err(Failure::usage)
 }

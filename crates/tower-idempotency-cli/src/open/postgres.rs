@@ -2,7 +2,7 @@
 
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tower_idempotency_postgres::tokio_postgres::config::{SslMode, TargetSessionAttrs};
-use tower_idempotency_postgres::tokio_postgres::{Client, Config, Error, NoTls};
+use tower_idempotency_postgres::tokio_postgres::{Client, Config, NoTls};
 use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresStore};
 
 use super::{namespace, tls};
@@ -16,13 +16,12 @@ pub(crate) fn prepared(
     namespace: Option<&str>,
     options: &StoreOptions,
 ) -> Result<PostgresBackendBuilder, Failure> {
-    let usage = |error: tower_idempotency_postgres::PostgresError| Failure::Usage(error.to_string());
     let mut builder = database.builder.clone().connections(3);
     if let Some(namespace) = namespace.or(database.namespace.as_deref()) {
-        builder = builder.namespace(namespace).map_err(usage)?;
+        builder = builder.namespace(namespace).map_err(Failure::usage)?;
     }
     if let Some(schema) = &options.schema {
-        builder = builder.schema(schema).map_err(usage)?;
+        builder = builder.schema(schema).map_err(Failure::usage)?;
     }
     if options.behind_pooler {
         builder = builder.behind_pooler();
@@ -36,11 +35,11 @@ pub(crate) fn prepared(
 /// Opens the store as one more server, in a namespace that services use.
 pub(super) async fn store(database: &Database, options: &StoreOptions) -> Result<PostgresStore, Failure> {
     let builder = prepared(database, None, options)?;
-    let backend = builder.open().await.map_err(|error| Failure::of(&error))?;
+    let backend = builder.open().await.map_err(Failure::of)?;
     let Connected { client, schema } = connect(database, options).await?;
     namespace::check(&client, &schema, database.namespace.as_deref()).await?;
     drop(client);
-    PostgresStore::open(backend).await.map_err(|error| Failure::of(&error))
+    PostgresStore::open(backend).await.map_err(Failure::of)
 }
 
 /// Returns whether a connection is encrypted, or not made. In plain it is only to this machine, unless the URL asks for
@@ -73,18 +72,14 @@ pub(crate) async fn connect(database: &Database, options: &StoreOptions) -> Resu
     let config = config(database);
     let client = if is_encrypted(database) {
         let tls = MakeRustlsConnect::new(tls::config(options.ca.as_deref())?);
-        let (client, connection) = config.connect(tls).await.map_err(failed)?;
+        let (client, connection) = config.connect(tls).await.map_err(Failure::of)?;
         // It ends with the client, and with an error that the client's calls get too.
         tokio::spawn(async move { drop(connection.await) });
         client
     } else {
-        let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+        let (client, connection) = config.connect(NoTls).await.map_err(Failure::of)?;
         tokio::spawn(async move { drop(connection.await) });
         client
     };
     Ok(Connected { client, schema: options.schema.clone().unwrap_or_else(|| "idempotency".to_owned()) })
-}
-
-fn failed(error: Error) -> Failure {
-    Failure::of(&error)
 }

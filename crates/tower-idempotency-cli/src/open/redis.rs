@@ -41,12 +41,12 @@ pub(crate) async fn opened(builder: RedisBackendBuilder) -> Result<RedisBackend,
             "{}. Name the durability of the services, as in ?durability=memory: without one it is aof",
             with_causes(&error)
         )),
-        error => Failure::of(&error),
+        error => Failure::of(error),
     })
 }
 
 /// Opens the store as one more server, in a namespace that services use.
 pub(super) async fn store(database: &RedisDatabase, options: &StoreOptions) -> Result<RedisStore, Failure> {
     let backend = existing(database, patient(database, options)?).await?;
-    RedisStore::open(backend).await.map_err(|error| Failure::of(&error))
+    RedisStore::open(backend).await.map_err(Failure::of)
 }

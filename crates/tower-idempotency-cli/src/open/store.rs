@@ -37,11 +37,8 @@ impl Opened {
     ) -> Result<Self, Failure> {
         match Place::of(named)? {
             Place::Directory(named) => {
-                if let Some(other) = directory::owner_is_other(&named.path) {
-                    return Err(Failure::Usage(other));
-                }
-                let opened = directory::opened(&named).await;
-                let store = opened.map_err(|error| Failure::Store(directory::reason(&error)))?;
+                directory::refuse_other_owner(&named.path)?;
+                let store = directory::opened(&named).await.map_err(directory::not_opened)?;
                 let operations = Operations::over(store, retention);
                 Ok(Self { operations, is_shared: false, has_waited: true })
             }
@@ -89,6 +86,6 @@ impl Opened {
 
     /// Closes the store.
     pub(crate) async fn close(self) -> Result<(), Failure> {
-        self.operations.store().close().await.map_err(|error| Failure::of(&error))
+        self.operations.store().close().await.map_err(Failure::of)
     }
 }

@@ -1,8 +1,8 @@
 //! A Redis or Valkey database.
 
-use tower_idempotency_redis::{RedisBackend, RedisBackendBuilder, RedisError};
+use tower_idempotency_redis::{RedisBackend, RedisBackendBuilder};
 
-use super::{STORE, without_namespace};
+use super::{is_seen, without_namespace};
 use crate::failure::Failure;
 
 /// The variable of the environment that has a password. `redis-cli` reads it, too.
@@ -18,24 +18,14 @@ pub(crate) struct RedisDatabase {
     pub(crate) is_encrypted: bool,
 }
 
-/// Returns whether a name is a URL of Redis or Valkey, whatever comes after a `+` of its scheme.
-pub(super) fn is_redis(named: &str) -> bool {
-    let scheme = named.split_once("://").map(|(scheme, _)| scheme.split_once('+').map_or(scheme, |(scheme, _)| scheme));
-    matches!(scheme, Some("redis" | "rediss" | "valkey" | "valkeys"))
-}
-
 impl RedisDatabase {
     pub(super) fn read(url: &str, is_argument: bool, password: Option<String>) -> Result<Self, Failure> {
-        let usage = |error: RedisError| Failure::Usage(error.to_string());
         // First as a whole: a part of a password that is not encoded may look like a parameter.
-        let mut builder = RedisBackend::from_url(url).map_err(usage)?;
+        let mut builder = RedisBackend::from_url(url).map_err(Failure::usage)?;
         let (_, namespace) = without_namespace(url)?;
         let has_password = has_password(url);
         if is_argument && has_password {
-            return Err(Failure::Usage(format!(
-                "a password on the command line is seen by every user of this machine, and kept by shells; change it. Set \
-                 {STORE} to the URL, or {PASSWORD} to the password"
-            )));
+            return Err(is_seen(PASSWORD));
         }
         if let Some(password) = password.filter(|_| !has_password) {
             builder = builder.password(password);
@@ -60,7 +50,6 @@ mod tests {
     const SECRET: &str = "s3cr3t";
 
     fn read(url: &str, is_argument: bool) -> Result<RedisDatabase, Failure> {
-        assert!(is_redis(url), "{url}");
         RedisDatabase::read(url, is_argument, None)
     }
 
@@ -73,7 +62,7 @@ mod tests {
             format!("redis+cluster://u:{SECRET}@a,b"),
         ] {
             let Err(failure @ Failure::Usage(_)) = read(&url, true) else { panic!("{url}") };
-            assert!(failure.to_string().contains(STORE) && !failure.to_string().contains(SECRET), "{failure}");
+            assert!(failure.to_string().contains("IDEM_STORE") && !failure.to_string().contains(SECRET), "{failure}");
             assert!(read(&url, false).is_ok(), "{url}");
         }
         for url in [
@@ -98,6 +87,5 @@ mod tests {
         assert!(format!("{:?}", named.builder).contains("a&b"));
         let plain = read("valkey://h", true).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!((plain.namespace, plain.is_encrypted), (None, false));
-        assert!(!is_redis("redis:h") && !is_redis("./redis") && !is_redis("postgres://h"));
     }
 }

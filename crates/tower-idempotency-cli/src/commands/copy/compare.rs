@@ -44,7 +44,7 @@ impl<'a> Scan<'a> {
     /// Returns the next record, and leaves it there.
     async fn peek(&mut self) -> Result<Option<&ListedRecord>, Failure> {
         while self.read.is_empty() && !self.is_over {
-            let page = self.end.store.list(List::All, self.after, PAGE).await.map_err(|error| Failure::of(&error))?;
+            let page = self.end.store.list(List::All, self.after, PAGE).await.map_err(Failure::of)?;
             (self.after, self.is_over) = (page.next, page.next.is_none());
             self.read = page.records.into();
         }
@@ -106,7 +106,7 @@ async fn unequal(
             // One that is not there has expired since it was listed.
             (Ok(one), Ok(other)) => Ok(one.is_none() || other.is_none() || one == other),
             (Err(StoreError::Corrupt { .. }), _) | (_, Err(StoreError::Corrupt { .. })) => Ok(false),
-            (Err(error), _) | (_, Err(error)) => Err(Failure::of(&error)),
+            (Err(error), _) | (_, Err(error)) => Err(Failure::of(error)),
         }
     };
     let mut read = stream::iter(ids).map(|id| async move { (id, equal(id).await) }).buffered(MAX_READS);

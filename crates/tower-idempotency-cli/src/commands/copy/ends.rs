@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_idempotency::internals::{List, Records as _};
-use tower_idempotency::store::{OpenError, Store as _};
+use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, Fence};
 use tower_idempotency_postgres::PostgresBackend;
 use tower_idempotency_redis::RedisBackendBuilder;
@@ -14,8 +14,8 @@ use super::postgres::PostgresRows;
 use super::redis::RedisRows;
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
-use crate::open::{Embedded, embedded, opened_redis, owner_is_other, prepared, prepared_redis, reason};
-use crate::place::{Database, Directory, Place, RedisDatabase};
+use crate::open::{Embedded, embedded, not_opened, opened_redis, prepared, prepared_redis, refuse_other_owner};
+use crate::place::{Database, Place, RedisDatabase};
 
 /// How long a call of a database may take. No client waits for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ impl Ends {
     /// Opens both stores. Nothing is opened if they are the same one.
     pub(super) async fn open(from: Place, to: Place, options: &StoreOptions) -> Result<Self, Failure> {
         if are_same(&from, &to, options).await? {
-            return Err(Failure::Usage("both names are of the same store: name another one to copy to".to_owned()));
+            return Err(Failure::usage("both names are of the same store: name another one to copy to"));
         }
         let from = End::that_has(&from, options).await?;
         match End::that_gets(&to, options, from.fence).await {
@@ -64,7 +64,7 @@ impl End {
     async fn that_has(place: &Place, options: &StoreOptions) -> Result<Self, Failure> {
         match place {
             Place::Directory(directory) => {
-                refuse_other_owner(directory)?;
+                refuse_other_owner(&directory.path)?;
                 let Embedded { store, fence } = embedded(directory, false, Fence(0)).await.map_err(not_opened)?;
                 Ok(Self { store, fence, namespace: None })
             }
@@ -90,9 +90,9 @@ impl End {
             Place::Directory(directory) => {
                 let is_named = directory.engine.is_some() || directory.path.exists();
                 if !is_named {
-                    return Err(Failure::Usage("name the engine of the new store: sled:PATH or fjall:PATH".to_owned()));
+                    return Err(Failure::usage("name the engine of the new store: sled:PATH or fjall:PATH"));
                 }
-                refuse_other_owner(directory)?;
+                refuse_other_owner(&directory.path)?;
                 let opened = embedded(directory, true, above).await.map_err(not_opened)?;
                 Ok(Self { store: opened.store, fence: opened.fence, namespace: None })
             }
@@ -131,7 +131,7 @@ impl End {
     /// Returns the end of an open store, which gives fences above `above` from now on.
     async fn above<B: Backend>(store: SharedStore<B>, mut namespace: Namespace, above: Fence) -> Result<Self, Failure> {
         namespace.own = Some(store.session());
-        let raised = store.raise_fences(above).await.map_err(|error| Failure::of(&error));
+        let raised = store.raise_fences(above).await.map_err(Failure::of);
         Self { store: AnyStore::new(store), fence: above, namespace: Some(namespace) }.or_closed(raised).await
     }
 
@@ -155,7 +155,7 @@ impl End {
     }
 
     async fn close(self) -> Result<(), Failure> {
-        self.store.close().await.map_err(|error| Failure::of(&error))
+        self.store.close().await.map_err(Failure::of)
     }
 }
 
@@ -181,7 +181,7 @@ async fn are_same(from: &Place, to: &Place, options: &StoreOptions) -> Result<bo
 /// Fails if runs are under way in the store, and are so still after `wait`.
 async fn require_no_run<B: Backend>(store: &SharedStore<B>, wait: Option<Duration>) -> Result<(), Failure> {
     let under_way = async || {
-        let page = store.list(List::Running, None, usize::MAX).await.map_err(|error| Failure::of(&error))?;
+        let page = store.list(List::Running, None, usize::MAX).await.map_err(Failure::of)?;
         Ok::<_, Failure>(page.records)
     };
     let mut running = under_way().await?;
@@ -202,7 +202,7 @@ async fn require_no_run<B: Backend>(store: &SharedStore<B>, wait: Option<Duratio
 
 async fn postgres(database: &Database, options: &StoreOptions) -> Result<PostgresBackend, Failure> {
     let patient = prepared(database, None, options)?.statement_timeout(TIMEOUT).wait_for_connection(TIMEOUT);
-    patient.open().await.map_err(|error| Failure::of(&error))
+    patient.open().await.map_err(Failure::of)
 }
 
 fn redis(database: &RedisDatabase, options: &StoreOptions) -> Result<RedisBackendBuilder, Failure> {
@@ -215,16 +215,7 @@ fn redis(database: &RedisDatabase, options: &StoreOptions) -> Result<RedisBacken
 /// Opens a store over a database. Without outcomes in memory, what is read is what the database has.
 async fn opened<B: Backend>(backend: B) -> Result<SharedStore<B>, Failure> {
     let builder = SharedStore::<B>::builder().call_timeout(TIMEOUT).lease(TIMEOUT * 6).outcome_cache_bytes(0);
-    builder.open(backend).await.map_err(|error| Failure::of(&error))
-}
-
-fn refuse_other_owner(directory: &Directory) -> Result<(), Failure> {
-    owner_is_other(&directory.path).map_or(Ok(()), |other| Err(Failure::Usage(other)))
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn not_opened(error: OpenError) -> Failure {
-    Failure::Store(reason(&error))
+    builder.open(backend).await.map_err(Failure::of)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The rows of a namespace in PostgreSQL.
 
 use tower_idempotency::{Fence, RecordId};
-use tower_idempotency_postgres::tokio_postgres::Error;
 use tower_idempotency_postgres::tokio_postgres::types::Type;
 
 use crate::arguments::StoreOptions;
@@ -32,8 +31,8 @@ impl PostgresRows {
     pub(super) async fn place(&self) -> Result<(String, u32, String, String), Failure> {
         let Connected { client, schema } = &self.connected;
         let place = "SELECT pg_postmaster_start_time()::text, oid FROM pg_database WHERE datname = current_database()";
-        let row = client.query_typed_one(place, &[]).await.map_err(failed)?;
-        let (started, database) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+        let row = client.query_typed_one(place, &[]).await.map_err(Failure::of)?;
+        let (started, database) = (row.try_get(0).map_err(Failure::of)?, row.try_get(1).map_err(Failure::of)?);
         Ok((started, database, schema.clone(), self.name.clone()))
     }
 
@@ -47,9 +46,9 @@ impl PostgresRows {
         );
         let own: &[u8] = own.as_ref().map_or(&[], |own| own.as_bytes());
         let rows =
-            client.query_typed(&found, &[(&self.name, Type::TEXT), (&own, Type::BYTEA)]).await.map_err(failed)?;
+            client.query_typed(&found, &[(&self.name, Type::TEXT), (&own, Type::BYTEA)]).await.map_err(Failure::of)?;
         let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Some((row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?)))
+        Ok(Some((row.try_get(0).map_err(Failure::of)?, row.try_get(1).map_err(Failure::of)?)))
     }
 
     /// Returns a fence that is above all of the rows, and above those that the clock gives until now.
@@ -59,13 +58,8 @@ impl PostgresRows {
             "SELECT greatest(max(fence), (extract(epoch FROM clock_timestamp()) * 1000000)::int8) + 1
              FROM {schema}.record WHERE namespace = $1"
         );
-        let row = client.query_typed_one(&highest, &[(&self.name, Type::TEXT)]).await.map_err(failed)?;
-        let fence: i64 = row.try_get(0).map_err(failed)?;
+        let row = client.query_typed_one(&highest, &[(&self.name, Type::TEXT)]).await.map_err(Failure::of)?;
+        let fence: i64 = row.try_get(0).map_err(Failure::of)?;
         Ok(Fence(u64::try_from(fence).unwrap_or(0)))
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn failed(error: Error) -> Failure {
-    Failure::of(&error)
 }

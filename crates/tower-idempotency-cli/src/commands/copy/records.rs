@@ -41,7 +41,7 @@ pub(super) struct Copied {
 pub(super) async fn copy(from: &End, to: &End) -> Result<Copied, Failure> {
     let (mut copied, mut after) = (Copied::default(), None);
     loop {
-        let page = from.store.list(List::All, after, PAGE).await.map_err(|error| Failure::of(&error))?;
+        let page = from.store.list(List::All, after, PAGE).await.map_err(Failure::of)?;
         let groups = groups(page.records).into_iter().map(|group| copy_group(from, to, group));
         let mut done = stream::iter(groups).buffer_unordered(MAX_AT_ONCE);
         while let Some(group) = done.try_next().await? {
@@ -112,7 +112,7 @@ async fn copy_group(from: &End, to: &End, group: Vec<ListedRecord>) -> Result<Co
             Found::Expired => copied.expired += 1,
         }
     }
-    let applied = to.store.adopt(records.clone()).await.map_err(|error| Failure::of(&error))?;
+    let applied = to.store.adopt(records.clone()).await.map_err(Failure::of)?;
     for ((id, record), Applied { reply, record: there }) in records.iter().zip(applied) {
         match reply {
             Reply::Taken => copied.copied += 1,
@@ -131,7 +131,7 @@ async fn found(from: &End, listed: ListedRecord) -> Result<Found, Failure> {
             Ok(Some(record)) => return Ok(Found::Whole(id, record)),
             Ok(None) => return Ok(Found::Expired),
             Err(StoreError::Corrupt { reason, .. }) => (reason, None),
-            Err(error) => return Err(Failure::of(&error)),
+            Err(error) => return Err(Failure::of(error)),
         },
         Err(damage) => (damage.reason, damage.known),
     };

@@ -2,7 +2,7 @@
 
 use tower_idempotency::{Fence, RecordId};
 use tower_idempotency_redis::{RedisBackend, RedisBackendBuilder};
-use tower_idempotency_shared::{Answer, Backend as _, BackendError, Clocks, ServerId};
+use tower_idempotency_shared::{Answer, Backend as _, Clocks, ServerId};
 
 use crate::failure::Failure;
 use crate::open::{existing_redis, opened_redis};
@@ -29,12 +29,12 @@ impl RedisRows {
 
     /// Returns what tells this namespace from all others, whatever name its server was reached by.
     pub(super) async fn place(&self) -> Result<ServerId, Failure> {
-        self.0.get(Clocks::default(), &[]).await.map(|answer| answer.server).map_err(failed)
+        self.0.get(Clocks::default(), &[]).await.map(|answer| answer.server).map_err(Failure::of)
     }
 
     /// Returns the session of another process that has the latest lease, and for how many seconds.
     pub(super) async fn user(&self, own: Option<RecordId>) -> Result<Option<(String, i64)>, Failure> {
-        let Answer { now, rows, .. } = self.0.sessions(Clocks::default()).await.map_err(failed)?;
+        let Answer { now, rows, .. } = self.0.sessions(Clocks::default()).await.map_err(Failure::of)?;
         let others = rows.into_iter().filter(|row| Some(row.id) != own);
         let leases = others.filter_map(|row| Some((row.until?.as_millis().saturating_sub(now.as_millis()), row.id)));
         let latest = leases.filter(|(left, _)| *left > 0).max_by_key(|(left, _)| *left);
@@ -45,23 +45,18 @@ impl RedisRows {
     pub(super) async fn fence(&self) -> Result<Fence, Failure> {
         let (mut highest, mut after) = (0, None);
         loop {
-            let page = self.0.scan(Clocks::default(), after, PAGE).await.map_err(failed)?.rows;
+            let page = self.0.scan(Clocks::default(), after, PAGE).await.map_err(Failure::of)?.rows;
             highest = page.iter().map(|row| row.fence.0).fold(highest, u64::max);
             after = page.last().map(|row| row.id);
             if page.len() < PAGE {
                 break;
             }
         }
-        let Answer { now, rows, .. } = self.0.sessions(Clocks::default()).await.map_err(failed)?;
+        let Answer { now, rows, .. } = self.0.sessions(Clocks::default()).await.map_err(Failure::of)?;
         highest = rows.iter().map(|row| row.fence.0).fold(highest, u64::max);
         // The last of the millisecond.
         let clock = now.as_millis().saturating_mul(1_000).saturating_add(1_000);
         // Fences that are ahead of the clock grow by one with each claim.
         Ok(Fence(if highest < clock { clock } else { highest.saturating_add(UNSEEN) }))
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn failed(error: BackendError) -> Failure {
-    Failure::of(&error)
 }

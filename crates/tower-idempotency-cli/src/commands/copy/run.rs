@@ -36,6 +36,6 @@ async fn copied(Ends { from, to }: &Ends) -> Result<Report, Failure> {
 
 async fn has_disputed(from: &End) -> Result<bool, Failure> {
     use tower_idempotency::internals::{List, Records as _};
-    let disputed = from.store.list(List::Disputed, None, 1).await.map_err(|error| Failure::of(&error))?;
+    let disputed = from.store.list(List::Disputed, None, 1).await.map_err(Failure::of)?;
     Ok(!disputed.records.is_empty())
 }
