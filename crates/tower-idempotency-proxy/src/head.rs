@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, VIA,
 };
 use http::request::Parts;
@@ -20,6 +20,26 @@ const HOP_BY_HOP: [&str; 9] = [
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Left out: this side has answered `Expect` already, and trailers themselves are left out.
+const ANSWERED_HERE: [HeaderName; 2] = [EXPECT, TRAILER];
+
+/// Written or added to here, or by the client that sends the request; HTTP/2 has no `Host`. A request with a key gets
+/// another `Accept-Encoding` in `upstream.rs`.
+const WRITTEN_HERE: [HeaderName; 7] =
+    [ACCEPT_ENCODING, CONTENT_LENGTH, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, HOST, VIA];
+
+/// For many services `x_account` and `x-account` are one variable.
+const AMBIGUOUS: char = '_';
+
+/// Returns whether the service gets this header of a request as the client, or a gateway in front, has sent it. If it
+/// does not, it is of no use to tell accounts apart. The header of the key, whose value is another one there, is for
+/// you to know.
+#[must_use]
+pub fn is_passed_on(name: &HeaderName) -> bool {
+    let is_left_out = HOP_BY_HOP.contains(&name.as_str()) || ANSWERED_HERE.contains(name);
+    !is_left_out && !WRITTEN_HERE.contains(name) && !name.as_str().contains(AMBIGUOUS)
+}
 
 /// Why a request can't be passed on.
 pub(crate) type NotForwarded = &'static str;
@@ -52,17 +72,15 @@ pub(crate) fn forward(
     }
     let wants_trailers = headers.get(TE).is_some_and(|te| te.as_bytes() == b"trailers");
     without_hop_by_hop(headers);
-    // This side has answered it already.
-    headers.remove(EXPECT);
-    // The trailers themselves are left out.
-    headers.remove(TRAILER);
+    for name in ANSWERED_HERE {
+        headers.remove(name);
+    }
     with_one_length(headers);
     if wants_trailers && is_http2 {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     join_cookies(headers);
-    // For many services `x_account` and `x-account` are one variable.
-    let twins: Vec<_> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    let twins: Vec<_> = headers.keys().filter(|name| name.as_str().contains(AMBIGUOUS)).cloned().collect();
     for name in twins {
         headers.remove(name);
     }
@@ -175,6 +193,47 @@ mod tests {
             (lines(&parts, "x-end"), parts.uri.to_string()),
             (vec!["2"], "http://127.0.0.1:3000/charges?a=b".into())
         );
+    }
+
+    // Seeded faults: a name is missing in a list; `is_passed_on` does not look for `_`.
+    #[test]
+    fn a_header_is_passed_on_if_the_service_sees_what_the_layer_has_seen() {
+        for (name, expected) in [
+            ("x-account", true),
+            ("authorization", true),
+            ("cookie", true),
+            ("api-version", true),
+            ("origin", true),
+            ("x_account", false),
+            ("te", false),
+            ("keep-alive", false),
+            ("upgrade", false),
+            ("connection", false),
+            ("proxy-authorization", false),
+            ("proxy-connection", false),
+            ("proxy-authenticate", false),
+            ("transfer-encoding", false),
+            ("http2-settings", false),
+            ("trailer", false),
+            ("expect", false),
+            ("host", false),
+            ("x-forwarded-for", false),
+            ("x-forwarded-host", false),
+            ("x-forwarded-proto", false),
+            ("via", false),
+        ] {
+            let value = if name == "transfer-encoding" { "chunked" } else { "a" };
+            // As HTTP/2 has the host.
+            let request = || Request::post("http://b/");
+            let is_seen = [false, true].iter().all(|is_http2| {
+                let with = forwarded(request().header(name, value), *is_http2).unwrap();
+                let without = forwarded(request(), *is_http2).unwrap();
+                lines(&with, name) == [value] && lines(&without, name) == [""; 0]
+            });
+            assert_eq!((is_seen, is_passed_on(&name.parse().unwrap())), (expected, expected), "{name}");
+        }
+        // The client that sends the request writes the one, `upstream.rs` the other.
+        assert!(!is_passed_on(&CONTENT_LENGTH) && !is_passed_on(&ACCEPT_ENCODING));
     }
 
     // Seeded faults: only the first name counts; only the first line does.

@@ -12,6 +12,7 @@ mod read_on;
 mod reading;
 mod upstream;
 
+pub use head::is_passed_on;
 pub use monitor::recorder;
 pub use proxy::{Proxy, ProxyService};
 pub use upstream::{Upstream, UpstreamError};

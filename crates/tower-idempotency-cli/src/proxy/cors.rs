@@ -5,8 +5,10 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_idempotency::config::setting;
 use tower_idempotency::{AnyStore, IdempotencyLayer};
 
+use super::whose::require_passed_on;
 use crate::failure::Failure;
 
 /// The section `[cors]`. The layer's own headers are allowed and exposed in any case.
@@ -18,18 +20,17 @@ pub(super) struct Cors {
     #[serde(default)]
     credentials: bool,
     /// Request headers besides the key's, such as `content-type`.
-    #[serde(default)]
-    headers: Vec<String>,
+    #[serde(default, deserialize_with = "setting")]
+    headers: Option<Vec<HeaderName>>,
     /// Response headers besides the layer's.
-    #[serde(default)]
-    expose: Vec<String>,
-    #[serde(default = "usual_methods")]
-    methods: Vec<String>,
+    #[serde(default, deserialize_with = "setting")]
+    expose: Option<Vec<HeaderName>>,
+    #[serde(default, deserialize_with = "setting")]
+    methods: Option<Vec<Method>>,
 }
 
-fn usual_methods() -> Vec<String> {
-    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec()
-}
+const USUAL_METHODS: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// How long a browser may remember a preflight: Chromium's most.
 const MAX_AGE: Duration = Duration::from_secs(7_200);
@@ -45,19 +46,20 @@ pub(super) struct Answering {
 
 impl Cors {
     pub(super) fn checked(self) -> Result<Answering, Failure> {
-        let wrong = |what: &str, value: &str| Failure::Usage(format!("[cors] {what}: {value:?} can't be used"));
         if self.origins.is_empty() {
-            let why = "[cors] `origins` is empty, so no script may call: name origins, or leave the section out";
-            return Err(Failure::Usage(why.to_owned()));
+            return Err(Failure::usage("[cors] `origins` is empty: name some, or leave the section out"));
         }
         let is_any = self.origins == ["*"];
         if is_any && self.credentials {
-            let why = "[cors] a browser takes no credentials where `origins` is \"*\": name the origins";
-            return Err(Failure::Usage(why.to_owned()));
+            return Err(Failure::usage("[cors] a browser takes no credentials where any may call: name the origins"));
         }
-        if self.credentials && self.methods.iter().any(|method| method == "*") {
-            return Err(Failure::Usage("[cors] with credentials, name the methods".to_owned()));
+        let (headers, expose) = (self.headers.unwrap_or_default(), self.expose.unwrap_or_default());
+        let methods = self.methods.unwrap_or(USUAL_METHODS.to_vec());
+        let has_any = methods.iter().any(|name| name == "*") || headers.iter().chain(&expose).any(|name| name == "*");
+        if self.credentials && has_any {
+            return Err(Failure::usage("[cors] with credentials, name the methods and headers: `*` is none"));
         }
+        require_passed_on("[cors] headers:", &headers)?;
         let origin = |origin: &String| {
             let is_origin =
                 origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains(['/', '*']));
@@ -66,25 +68,15 @@ impl Cors {
                 && !(origin.starts_with("https://") && origin.ends_with(":443"))
                 && !(origin.starts_with("http://") && origin.ends_with(":80"));
             let value = (is_origin && is_usual).then(|| HeaderValue::try_from(origin).ok()).flatten();
-            value.ok_or_else(|| {
-                wrong("origins (as https://shop.example: small letters, no path, and no port 443 or 80)", origin)
-            })
+            let form = "as https://shop.example: small letters, no path, and no port 443 or 80";
+            value.ok_or_else(|| Failure::usage(format!("[cors] origins ({form}): {origin:?} can't be used")))
         };
-        let names = |what, names: &[String]| {
-            let names = names.iter().map(|name| name.parse::<HeaderName>().map_err(|_| wrong(what, name)));
-            names.collect::<Result<Vec<_>, _>>()
-        };
-        let methods = self.methods.iter().map(|name| name.parse::<Method>().map_err(|_| wrong("methods", name)));
         let origins = match is_any {
             true => AllowOrigin::any(),
             false => AllowOrigin::list(self.origins.iter().map(origin).collect::<Result<Vec<_>, _>>()?),
         };
         let cors = CorsLayer::new().allow_origin(origins).allow_credentials(self.credentials).max_age(MAX_AGE);
-        Ok(Answering {
-            cors: cors.allow_methods(methods.collect::<Result<Vec<_>, _>>()?),
-            headers: names("headers", &self.headers)?,
-            expose: names("expose", &self.expose)?,
-        })
+        Ok(Answering { cors: cors.allow_methods(methods), headers, expose })
     }
 }
 

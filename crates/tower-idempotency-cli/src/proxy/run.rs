@@ -23,7 +23,7 @@ const MAX_RUNS: usize = 1_024;
 const BACKLOG: u32 = 1_024;
 
 pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen: &Screen) -> Result<Ended, Failure> {
-    let mut settings = Settings::read(proxy.config.as_deref(), proxy.profile)?;
+    let mut settings = Settings::read(proxy.config.as_deref(), proxy.profile.as_deref())?;
     let cors = settings.cors.take().map(Cors::checked).transpose()?;
     let usage = |error: &dyn std::error::Error| Failure::Usage(crate::failure::with_causes(error));
     let service = if proxy.upstream_http2 { Upstream::http2 } else { Upstream::new };
@@ -35,7 +35,7 @@ pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen:
         upstream = upstream.envelope(profile.envelope);
     }
     upstream = upstream.passed_within(proxy.passed_within);
-    let whose = Whose::of(proxy.scope_header, proxy.scope_credentials, proxy.one_account)?;
+    let whose = Whose::of(&proxy, settings.layer.header_name.as_ref())?;
     let place = Place::of(proxy.store)?;
     let token = token::of(proxy.admin_token_file.as_deref())?;
     if proxy.listen == proxy.monitor && proxy.listen.port() != 0 {

@@ -14,9 +14,7 @@ use crate::place::{Database, Directory, Engine, Place, RedisDatabase};
 pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
     match place {
         Place::Directory(directory) => {
-            if let Some(other) = open::owner_is_other(&directory.path) {
-                return Err(Failure::Usage(other));
-            }
+            open::refuse_other_owner(&directory.path)?;
             settings.require_only(match directory.engine {
                 Some(Engine::Sled) => &["sled"],
                 Some(Engine::Fjall) => &["fjall"],
@@ -25,7 +23,7 @@ pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settin
             })?;
             // The disk may take a while, but this command waits for nothing else.
             let opened = tokio::task::block_in_place(|| embedded(&directory, settings));
-            let (section, store) = opened.map_err(|error| Failure::Store(open::reason(&error)))?;
+            let (section, store) = opened.map_err(open::not_opened)?;
             settings.require_only(&[section])?;
             Ok(store)
         }
@@ -44,21 +42,20 @@ fn embedded(directory: &Directory, settings: &Settings) -> Result<(&'static str,
 
 async fn postgres(database: &Database, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
     settings.require_only(&["shared", "postgres"])?;
-    let failed = |error: &dyn std::error::Error| Failure::of(error);
     let backend = open::prepared(database, None, options)?;
-    let backend = settings.postgres.clone().apply(backend).map_err(|error| Failure::Usage(error.to_string()))?;
+    let backend = settings.postgres.clone().apply(backend).map_err(Failure::usage)?;
     // Several may do so at once.
-    backend.migrate().await.map_err(|error| failed(&error))?;
-    let backend = backend.open().await.map_err(|error| failed(&error))?;
+    backend.migrate().await.map_err(Failure::of)?;
+    let backend = backend.open().await.map_err(Failure::of)?;
     let store = settings.shared.clone().apply(PostgresStore::builder()).open(backend).await;
-    store.map(AnyStore::new).map_err(|error| failed(&error))
+    store.map(AnyStore::new).map_err(Failure::of)
 }
 
 async fn redis(database: &RedisDatabase, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
     settings.require_only(&["shared", "redis"])?;
     let backend = open::prepared_redis(database, options)?;
-    let backend = settings.redis.clone().apply(backend).map_err(|error| Failure::Usage(error.to_string()))?;
+    let backend = settings.redis.clone().apply(backend).map_err(Failure::usage)?;
     let backend = open::opened_redis(backend).await?;
     let store = settings.shared.clone().apply(RedisStore::builder()).open(backend).await;
-    store.map(AnyStore::new).map_err(|error| Failure::of(&error))
+    store.map(AnyStore::new).map_err(Failure::of)
 }

@@ -3,7 +3,9 @@
 use http::request::Parts;
 use http::{HeaderName, StatusCode};
 use tower_idempotency::{AnyStore, IdempotencyLayer, Rejection, Scope};
+use tower_idempotency_proxy::is_passed_on;
 
+use crate::arguments::Proxy;
 use crate::failure::Failure;
 
 /// Why the proxy does not start without a choice.
@@ -25,12 +27,19 @@ pub(super) enum Whose {
 }
 
 impl Whose {
-    pub(super) fn of(headers: Vec<HeaderName>, credentials: bool, one: bool) -> Result<Self, Failure> {
-        match (headers.is_empty(), credentials, one) {
-            (false, ..) => Ok(Self::Header(headers)),
+    /// `key` is the header of the key, unless it is `Idempotency-Key`.
+    pub(super) fn of(proxy: &Proxy, key: Option<&HeaderName>) -> Result<Self, Failure> {
+        let headers = &proxy.scope_header;
+        require_passed_on("--scope-header", headers)?;
+        let is_own = |name: &HeaderName| Some(name) == key || name.as_str().starts_with("idempotency-");
+        if headers.iter().enumerate().any(|(at, name)| is_own(name) || headers[..at].contains(name)) {
+            return Err(Failure::usage("--scope-header: name each header once, and none of the key's own"));
+        }
+        match (headers.is_empty(), proxy.scope_credentials, proxy.one_account) {
+            (false, ..) => Ok(Self::Header(headers.clone())),
             (_, true, _) => Ok(Self::Credentials),
             (.., true) => Ok(Self::One),
-            (true, false, false) => Err(Failure::Usage(CHOOSE.to_owned())),
+            (true, false, false) => Err(Failure::usage(CHOOSE)),
         }
     }
 
@@ -39,11 +48,26 @@ impl Whose {
             Self::Header(names) => layer.scope(move |parts: &Parts| scope(&names, parts)),
             Self::Credentials => {
                 let of = layer.clone();
-                layer.scope(move |parts: &Parts| of.scope_of_credentials(parts))
+                layer.scope(move |parts: &Parts| of.scope_of_credentials(&seen(parts)))
             }
             Self::One => layer,
         }
     }
+}
+
+/// Refuses headers that the service would not see as the layer does.
+pub(super) fn require_passed_on(setting: &str, names: &[HeaderName]) -> Result<(), Failure> {
+    match names.iter().find(|name| !is_passed_on(name)) {
+        Some(name) => Err(Failure::usage(format!("{setting} {name}: the service does not get it as it was sent"))),
+        None => Ok(()),
+    }
+}
+
+/// Returns the head without what the service does not get: it tells no accounts apart there.
+fn seen(parts: &Parts) -> Parts {
+    let mut seen = parts.clone();
+    parts.headers.keys().filter(|name| !is_passed_on(name)).for_each(|name| drop(seen.headers.remove(name)));
+    seen
 }
 
 /// The scope of the values of these headers. A request with none of them has no scope. One that has some of them, or
@@ -72,6 +96,22 @@ mod tests {
     use http::{HeaderName, Request};
 
     use super::*;
+
+    // Seeded fault: the whole head counts.
+    #[test]
+    fn credentials_that_the_service_does_not_get_tell_no_accounts_apart() {
+        let layer = IdempotencyLayer::new(AnyStore::new(tower_idempotency::MemoryStore::new()));
+        let of = |name: &str, value: &str| {
+            let request = Request::post("/").header("authorization", "Bearer alice").header(name, value);
+            layer.scope_of_credentials(&seen(&request.body(()).unwrap().into_parts().0))
+        };
+        let alice = of("x-other", "1");
+        assert!(alice.is_some());
+        for name in ["proxy-authorization", "api_key", "access_token"] {
+            assert_eq!(of(name, "Basic YTpi"), alice, "{name}");
+        }
+        assert_ne!(of("x-api-key", "1"), alice);
+    }
 
     #[test]
     fn all_headers_of_the_scope_count_and_a_request_that_lacks_one_is_refused() {

@@ -23,12 +23,19 @@ fn a_section_that_no_browser_could_follow_is_refused() {
         ("origins = [\"https://A.example\"]".to_owned(), Some("small letters")),
         ("origins = [\"https://a.example:443\"]".to_owned(), Some("no port 443 or 80")),
         ("origins = [\"http://a.example:80\"]".to_owned(), Some("no port 443 or 80")),
-        (format!("{one}\nheaders = [\"x a\"]"), Some("headers: \"x a\" can't be used")),
-        (format!("{one}\nexpose = [\"x a\"]"), Some("expose: \"x a\" can't be used")),
-        (format!("{one}\nmethods = [\"P OST\"]"), Some("methods: \"P OST\" can't be used")),
+        (format!("{one}\nheaders = [\"*\"]\nexpose = [\"*\"]"), None),
+        (format!("{one}\ncredentials = true\nheaders = [\"*\"]"), Some("methods and headers")),
+        (format!("{one}\ncredentials = true\nexpose = [\"x-a\", \"*\"]"), Some("methods and headers")),
+        (format!("{one}\nheaders = [\"x_account\"]"), Some("[cors] headers: x_account: the service does not get")),
+        (format!("{one}\nheaders = [\"TE\"]"), Some("[cors] headers: te: the service does not get")),
+        (format!("{one}\nheaders = [\"x a\"]"), Some("\"x a\" is not the name of a header")),
+        (format!("{one}\nexpose = [\"x a\"]"), Some("\"x a\" is not the name of a header")),
+        (format!("{one}\nmethods = [\"P OST\"]"), Some("\"P OST\" is not an HTTP method in capital letters")),
+        // A browser compares them with their case, and the proxy passes on no `patch`.
+        (format!("{one}\nmethods = [\"POST\", \"patch\"]"), Some("\"patch\" is not an HTTP method in capital")),
     ] {
-        let checked = toml::from_str::<Cors>(&section).unwrap().checked();
-        let said = checked.err().map(|failure| failure.to_string());
+        let checked = toml::from_str::<Cors>(&section).map_err(|error| error.to_string());
+        let said = checked.and_then(|cors| cors.checked().map_err(|failure| failure.to_string())).err();
         match wrong {
             Some(wrong) => assert!(said.as_deref().is_some_and(|said| said.contains(wrong)), "{section}: {said:?}"),
             None => assert_eq!(said, None, "{section}"),
