@@ -9,11 +9,12 @@ use tower_idempotency_check::{Plan, Settings};
 use crate::arguments::Check;
 use crate::failure::{Ended, Failure};
 use crate::screen::Screen;
+use crate::text;
 
 pub(crate) async fn run(check: Check, screen: &Screen) -> Result<Ended, Failure> {
     let is_meant = check.yes;
     let (junit, html) = (check.junit.clone(), check.html.clone());
-    let plan = Plan::new(settings(check)?).map_err(|error| Failure::Usage(error.to_string()))?;
+    let plan = Plan::new(settings(check)?).map_err(Failure::usage)?;
     if !plan.is_local() && !is_meant {
         let origin = plan.origin();
         return Err(Failure::Usage(format!(
@@ -59,13 +60,12 @@ fn created(path: PathBuf) -> Result<(PathBuf, File), Failure> {
 /// Reads the plan, and puts the command line over it and over each of its endpoints.
 fn settings(check: Check) -> Result<Settings, Failure> {
     let plan = match &check.plan {
-        Some(file) => {
-            Settings::from_toml(&read(file)?).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?
-        }
+        Some(file) => Settings::from_toml(&text::of_file(file)?)
+            .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?,
         None => Settings::default(),
     };
     if check.url.is_some() && plan.endpoint.iter().any(|endpoint| endpoint.url.is_some()) {
-        return Err(Failure::Usage("the plan's endpoints have URLs of their own: leave out the one here".to_owned()));
+        return Err(Failure::usage("the plan's endpoints have URLs of their own: leave out the one here"));
     }
     let mut given = Settings::default();
     macro_rules! texts { ($($field:ident),*) => { $(given.$field = check.$field;)* }; }
@@ -78,9 +78,5 @@ fn settings(check: Check) -> Result<Settings, Failure> {
 
 /// A body is given as it is, or as `@FILE`.
 fn body(text: String) -> Result<String, Failure> {
-    text.strip_prefix('@').map_or_else(|| Ok(text.clone()), |file| read(Path::new(file)))
-}
-
-fn read(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+    text.strip_prefix('@').map_or_else(|| Ok(text.clone()), |file| text::of_file(Path::new(file)))
 }

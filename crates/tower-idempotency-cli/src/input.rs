@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tower_idempotency::{Key, Scope};
 
 use crate::failure::Failure;
+use crate::text::decoded;
 
 /// A key, and the scope that it belongs to.
 pub(crate) struct KeyInScope {
@@ -25,7 +26,7 @@ pub(crate) fn key() -> Result<KeyInScope, Failure> {
         ask("The account or tenant that the key belongs to (empty if the service has no scopes): ")?;
         ask("The idempotency key: ")?;
     } else {
-        stdin.lock().take(64 * 1024).read_to_string(&mut text)?;
+        text = decoded(&body(STANDARD.as_ref())?).map_err(|why| Failure::usage(format!("standard input: {why}")))?;
     }
     read(&text)
 }
@@ -37,17 +38,16 @@ fn read(text: &str) -> Result<KeyInScope, Failure> {
     while lines.last().is_some_and(|line| line.is_empty()) {
         lines.pop();
     }
-    let key = lines.pop().ok_or_else(|| Failure::Usage("standard input has no key".to_owned()))?;
+    let key = lines.pop().ok_or_else(|| Failure::usage("standard input has no key"))?;
     // As the header has it.
     let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
-    let key = Key::new(key).map_err(|error| Failure::Usage(error.to_string()))?;
+    let key = Key::new(key).map_err(Failure::usage)?;
     let scope = match lines.as_slice() {
         [] | [""] => None,
         [first, others @ ..] => {
-            let wrong = |error: tower_idempotency::EmptyScope| Failure::Usage(error.to_string());
-            let mut scope = Scope::new(part(first)?).map_err(wrong)?;
+            let mut scope = Scope::new(part(first)?).map_err(Failure::usage)?;
             for other in others {
-                scope = scope.and(part(other)?).map_err(wrong)?;
+                scope = scope.and(part(other)?).map_err(Failure::usage)?;
             }
             Some(scope)
         }
@@ -62,7 +62,7 @@ fn part(line: &str) -> Result<Vec<u8>, Failure> {
     let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     let byte = |at| digits.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
     let bytes = (0..digits.len()).step_by(2).map(byte).collect::<Option<_>>().filter(|_| is_hex);
-    bytes.ok_or_else(|| Failure::Usage("a part of the scope after \\x has two hex digits for each byte".to_owned()))
+    bytes.ok_or_else(|| Failure::usage("a part of the scope after \\x has two hex digits for each byte"))
 }
 
 /// The name of standard input, among files.

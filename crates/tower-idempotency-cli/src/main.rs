@@ -3,7 +3,7 @@
 // - With the feature `check`, `check.rs`: examines a server from outside.
 // - With the feature `proxy`, `proxy/`: serves in front of a service.
 // - With the feature `store`: `place.rs` reads which store is meant, `open/` opens it, `input.rs` reads secrets from
-//   standard input, `consent.rs` asks before a change; `commands/` has one file for each command but `doctor/`.
+//   standard input, `text.rs` the text of files, `consent.rs` asks before a change; `commands/` has one file for each command but `doctor/`.
 
 mod arguments;
 #[cfg(feature = "check")]
@@ -24,10 +24,13 @@ mod place;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod screen;
+#[cfg(any(feature = "store", feature = "check"))]
+mod text;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use clap::error::{ContextKind, ContextValue};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{FilterExt as _, LevelFilter as Level, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -38,13 +41,25 @@ use self::failure::{Ended, Failure};
 use self::screen::Screen;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| without_urls(error).exit());
     let screen = Screen::new(arguments.options.json);
     log(is_service(&arguments.command));
     match run(arguments, &screen) {
         Ok(ended) => ended.into(),
         Err(failure) => failure.report(),
     }
+}
+
+/// Leaves out of an error of the command line what may be a URL with a password.
+fn without_urls(mut error: clap::Error) -> clap::Error {
+    use ContextKind::{InvalidArg, InvalidSubcommand, InvalidValue, Suggested};
+    for kind in [InvalidArg, InvalidSubcommand, InvalidValue, Suggested] {
+        let said = error.get(kind).map(ToString::to_string).unwrap_or_default();
+        if ["@", "://", "password"].iter().any(|part| said.contains(part)) {
+            error.insert(kind, ContextValue::String("…".to_owned()));
+        }
+    }
+    error
 }
 
 /// Returns whether a command runs until it is stopped.

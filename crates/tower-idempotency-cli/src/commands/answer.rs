@@ -5,6 +5,8 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use tower_idempotency::operations::Answer;
 
+use crate::text::unmarked;
+
 /// Returns the answer of a layer's operation.
 pub(super) fn http<'a>(
     status: u16,
@@ -23,6 +25,7 @@ pub(super) fn http<'a>(
         answer.headers_mut().append(name, value);
     }
     if says_json(&answer) {
+        *answer.body_mut() = json(answer.body())?;
         serde_json::from_slice::<serde::de::IgnoredAny>(answer.body())
             .map_err(|error| format!("the content type is JSON, and the body is not: {error}"))?;
     }
@@ -36,8 +39,14 @@ fn says_json(answer: &Response<Bytes>) -> bool {
     media_type == "application/json" || media_type.ends_with("+json")
 }
 
+/// Returns a body of JSON without the mark of its encoding, which JSON that is sent may not have (RFC 8259, section 8.1).
+fn json(body: &Bytes) -> Result<Bytes, &'static str> {
+    unmarked(body).map(|json| body.slice_ref(json))
+}
+
 /// Returns the outcome of a consumer's operation.
 pub(super) fn outcome(body: Bytes) -> Result<Answer, String> {
+    let body = json(&body)?;
     serde_json::from_slice::<serde::de::IgnoredAny>(&body)
         .map_err(|error| format!("the outcome of a consumer is JSON, and this is not: {error}"))?;
     Ok(Answer::Bytes(body))

@@ -12,6 +12,7 @@ use tower_idempotency::operations::{Action, Answer, Change};
 use tower_idempotency::{Fence, RecordId};
 
 use super::answer;
+use crate::text::unmarked;
 
 /// What a file says.
 pub(super) struct Read {
@@ -71,7 +72,7 @@ const KNOWN: [&str; 17] = [
 pub(super) fn read(text: &[u8]) -> Result<Read, String> {
     let mut read = Read { changes: Vec::new(), answers: 0, undecided: 0 };
     let mut lines = HashMap::new();
-    for (at, text) in text.split(|byte| *byte == b'\n').enumerate() {
+    for (at, text) in unmarked(text)?.split(|byte| *byte == b'\n').enumerate() {
         let line = at + 1;
         if text.trim_ascii().is_empty() {
             continue;

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::failure::Failure;
+use crate::text::unmarked;
 
 /// Returns a configuration that trusts the certificates in `file`, or those that this machine trusts.
 pub(crate) fn config(file: Option<&Path>) -> Result<ClientConfig, Failure> {
@@ -16,9 +17,12 @@ pub(crate) fn config(file: Option<&Path>) -> Result<ClientConfig, Failure> {
     match file {
         Some(file) => {
             let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
-            for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
-                let certificate = certificate.map_err(|error| wrong(&error))?;
-                roots.add(certificate).map_err(|error| wrong(&error))?;
+            let bytes = std::fs::read(file).map_err(|error| wrong(&error))?;
+            for certificate in CertificateDer::pem_slice_iter(unmarked(&bytes).map_err(|why| wrong(&why))?) {
+                roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
+            }
+            if roots.is_empty() {
+                return Err(wrong(&"the file has no certificate in PEM"));
             }
         }
         // One that can't be read is not trusted. If there is none, the server's is refused, with an error that says so.

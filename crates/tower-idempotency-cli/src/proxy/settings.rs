@@ -8,7 +8,9 @@ use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
 use tower_idempotency_redis::RedisConfig;
 
 use super::cors::Cors;
+use super::whose::require_passed_on;
 use crate::failure::Failure;
+use crate::text;
 
 /// The sections of the file. Each may be missing.
 #[derive(Debug, Default, Deserialize)]
@@ -26,12 +28,11 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Reads the file, if there is one, and sets the profile that the command line names.
-    pub(super) fn read(file: Option<&Path>, profile: Option<String>) -> Result<Self, Failure> {
+    pub(super) fn read(file: Option<&Path>, profile: Option<&str>) -> Result<Self, Failure> {
         let mut settings = match file {
             Some(file) => {
                 let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
-                let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
-                toml::from_str(&text).map_err(|error| wrong(&error))?
+                toml::from_str(&text::of_file(file)?).map_err(|error| wrong(&error))?
             }
             None => Self::default(),
         };
@@ -39,6 +40,9 @@ impl Settings {
             let layer = LayerConfig::deserialize(toml::Table::from_iter([("profile".to_owned(), profile.into())]));
             settings.layer.profile = layer.map_err(|error| Failure::Usage(format!("--profile: {error}")))?.profile;
         }
+        require_passed_on("header_name", settings.layer.header_name.as_slice())?;
+        require_passed_on("credential_headers", settings.layer.credential_headers.as_deref().unwrap_or_default())?;
+        require_passed_on("fingerprint_headers", settings.layer.fingerprint_headers.as_deref().unwrap_or_default())?;
         Ok(settings)
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::failure::Failure;
+use crate::text;
 
 /// The bytes of a token that the proxy makes.
 const BYTES: usize = 16;
@@ -22,7 +23,7 @@ pub(super) fn of(file: Option<&Path>) -> Result<Token, Failure> {
         return Ok(Token { text, is_new: true });
     };
     let wrong = |why: &str| Failure::Usage(format!("--admin-token-file {}: {why}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
+    let text = text::of_file(file).map_err(|error| Failure::Usage(format!("--admin-token-file {error}")))?;
     let text = text.trim();
     match text.len() {
         0..16 => Err(wrong("a token has 16 characters or more")),
