@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use tower_idempotency::internals::{read_store_name, spoilt};
 
 use crate::settings::Settings;
 
@@ -20,10 +21,11 @@ pub(crate) struct Args {
     /// The directory of this server's charges, and with `--store sled` or `fjall` of its idempotency records.
     ///
     /// With `--atomic` and PostgreSQL, charges are in the database, and this directory is not used.
-    #[arg(long, default_value = "./payment-data")]
+    #[arg(long, default_value = "./payment-data", value_parser = path)]
     pub(crate) data: PathBuf,
     /// The place of the idempotency records: `sled`, `sled:PATH`, `fjall`, `fjall:PATH`, `memory`,
-    /// `postgres://USER@HOST/DATABASE` or `redis://HOST`. fjall, PostgreSQL and Redis are features of the program.
+    /// `postgres://USER@HOST/DATABASE` or `redis://HOST`. All else is refused. fjall, PostgreSQL and Redis are features
+    /// of the program.
     ///
     /// Servers share a database of PostgreSQL or Redis. `memory` forgets everything, charges included, when the server
     /// ends.
@@ -45,7 +47,7 @@ pub(crate) struct Args {
     pub(crate) lease: Option<u64>,
     /// The namespace. Its servers share their keys; others in the same database don't. Default: that of
     /// a `redis` URL, or `payments`.
-    #[arg(long)]
+    #[arg(long, value_parser = text)]
     pub(crate) namespace: Option<String>,
     /// The treatment of a retry after an interrupted run. Default: `refuse`; with `--atomic`, `rerun`.
     #[arg(long, value_enum)]
@@ -81,8 +83,9 @@ pub(crate) enum Place {
     Memory,
     Postgres(String),
     Redis(String),
-    /// A value that is not understood. The error does not repeat it, because it may be a URL with a password.
-    Unknown,
+    /// A value that is not understood, and what to write in its place. The error does not repeat the value, because it
+    /// may be a URL with a password.
+    Unknown(&'static str),
 }
 
 /// A storage engine in this process.
@@ -103,21 +106,29 @@ impl FromStr for Place {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        // These forms are those of `AnyStore::connect`; the server needs more of a store than that returns.
-        let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
-        let embedded = |engine| Self::Embedded(engine, Some(rest.into()).filter(|_| !rest.is_empty()));
-        Ok(match (scheme, rest) {
-            ("sled" | "fjall", path) if path.starts_with("//") => Self::Unknown,
-            ("sled", _) => embedded(Engine::Sled),
-            ("fjall", _) => embedded(Engine::Fjall),
-            ("memory", "") => Self::Memory,
-            ("postgres" | "postgresql", rest) if rest.starts_with("//") => Self::Postgres(text.to_owned()),
-            ("redis" | "redis+sentinel" | "redis+cluster", rest) if rest.starts_with("//") => {
-                Self::Redis(text.to_owned())
-            }
-            _ => Self::Unknown,
+        Ok(match (text, read_store_name(text)) {
+            ("sled", _) => Self::Embedded(Engine::Sled, None),
+            ("fjall", _) => Self::Embedded(Engine::Fjall, None),
+            ("memory", _) | (_, Ok(("memory", _))) => Self::Memory,
+            (_, Ok(("sled", path))) => Self::Embedded(Engine::Sled, Some(path.into())),
+            (_, Ok(("fjall", path))) => Self::Embedded(Engine::Fjall, Some(path.into())),
+            (_, Ok(("postgres", url))) => Self::Postgres(url.to_owned()),
+            (_, Ok(("redis", url))) => Self::Redis(url.to_owned()),
+            (_, Ok(_)) => Self::Unknown("write the engine before the path"),
+            (_, Err(hint)) => Self::Unknown(hint),
         })
     }
+}
+
+/// Reads the path of a directory, as `sled:PATH` has it.
+fn path(text: &str) -> Result<PathBuf, &'static str> {
+    let name = format!("sled:{text}");
+    read_store_name(&name).map(|(_, path)| path.into())
+}
+
+/// Refuses a text that a shell or a file of variables has not read as its author meant.
+fn text(text: &str) -> Result<String, &'static str> {
+    spoilt(text).map_or_else(|| Ok(text.to_owned()), Err)
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -23,6 +23,7 @@ use std::io::IsTerminal as _;
 use std::str::FromStr as _;
 
 use clap::Parser as _;
+use clap::error::{ContextKind, ContextValue};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -31,7 +32,7 @@ use lines::Lines;
 
 /// Runs the server with the arguments of the process, which it ends.
 pub async fn main() {
-    let args = args::Args::parse();
+    let args = args::Args::try_parse().unwrap_or_else(|error| without_urls(error).exit());
     // sled logs much, and at trace all that it stores.
     let given = std::env::var("RUST_LOG").ok().and_then(|filter| Targets::from_str(&filter).ok());
     let filter = given.unwrap_or_else(|| Targets::from_str("info,sled=warn").unwrap_or_default());
@@ -49,6 +50,17 @@ pub async fn main() {
     written.wait();
     // The process exits at once: a thread that waits for a broken disk would keep the runtime from ending.
     std::process::exit(code)
+}
+
+/// Leaves out of an error of the command line what may be a URL with a password.
+fn without_urls(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::Suggested] {
+        let said = error.get(kind).map(ToString::to_string).unwrap_or_default();
+        if ["@", "://", "password"].iter().any(|part| said.contains(part)) {
+            error.insert(kind, ContextValue::String("…".to_owned()));
+        }
+    }
+    error
 }
 
 /// Returns an error and its causes as one text.

@@ -63,12 +63,18 @@ impl Settings {
 /// Reads the file, if there is one, and then the environment: `PAYMENTS_LAYER__RETENTION=48h`.
 pub(crate) fn read(file: Option<&Path>) -> Result<Settings, Failure> {
     let mut settings = file.map(table).transpose()?.unwrap_or_default();
-    let variables =
-        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    for (name, value) in variables {
-        // Kubernetes sets others with this prefix for a service of this name. They have no section.
-        let path = name.strip_prefix("PAYMENTS_").and_then(|path| path.rsplit_once("__"));
-        let Some((sections, option)) = path else { continue };
+    for (name, value) in env::vars_os() {
+        let name = name.to_string_lossy();
+        let Some(rest) = name.strip_prefix("PAYMENTS_") else { continue };
+        // Kubernetes sets these for a service of this name, and for one whose name begins so.
+        let of_kubernetes = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
+        if !rest.contains("__") && of_kubernetes.iter().any(|part| format!("_{rest}").contains(part)) {
+            continue;
+        }
+        let (sections, option) = rest.rsplit_once("__").ok_or_else(|| {
+            format!("the variable {name} is no setting: write it as PAYMENTS_SECTION__OPTION, or give it another name")
+        })?;
+        let value = value.into_string().map_err(|_| format!("the variable {name} is not UTF-8"))?;
         let mut options = &mut settings;
         for section in sections.split("__") {
             let section = options.entry(section.to_lowercase()).or_insert_with(|| Table::new().into());
@@ -83,14 +89,20 @@ pub(crate) fn read(file: Option<&Path>) -> Result<Settings, Failure> {
 
 fn table(file: &Path) -> Result<Table, Failure> {
     let in_file = |error: &dyn Error| format!("--config {}: {error}", file.display());
-    let text = fs::read_to_string(file).map_err(|error| in_file(&error))?;
+    let bytes = fs::read(file).map_err(|error| in_file(&error))?;
+    // As Windows PowerShell writes it.
+    if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, ..] | [_, 0, ..] = *bytes {
+        return Err(format!("--config {}: the file is UTF-16: save it as UTF-8", file.display()).into());
+    }
+    let text = String::from_utf8(bytes).map_err(|error| in_file(&error))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     // What is wrong in the file is found in its text: a table of values has no lines.
     let is_json = file.extension().is_some_and(|extension| extension == "json");
     Ok(if is_json {
-        serde_json::from_str::<Settings>(&text)
-            .and_then(|_| serde_json::from_str(&text))
+        serde_json::from_str::<Settings>(text)
+            .and_then(|_| serde_json::from_str(text))
             .map_err(|error| in_file(&error))?
     } else {
-        toml::from_str::<Settings>(&text).and_then(|_| text.parse()).map_err(|error| in_file(&error))?
+        toml::from_str::<Settings>(text).and_then(|_| text.parse()).map_err(|error| in_file(&error))?
     })
 }

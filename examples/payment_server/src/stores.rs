@@ -45,7 +45,7 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
         Place::Embedded(Engine::Fjall, Some(_)) => &["fjall", "sled"],
         Place::Postgres(_) => &["shared", "postgres", "sled"],
         Place::Redis(_) => &["shared", "redis", "sled"],
-        Place::Memory | Place::Unknown => &["memory"],
+        Place::Memory | Place::Unknown(_) => &["memory"],
     })?;
     match place {
         Place::Embedded(engine, None) => {
@@ -63,9 +63,9 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
         }
         Place::Postgres(url) => postgres(url, args).await,
         Place::Redis(url) => redis(url, args).await,
-        Place::Unknown => {
+        Place::Unknown(hint) => {
             let known = "sled, sled:PATH, fjall, fjall:PATH, memory, postgres://… or redis://…";
-            Err(format!("--store is not understood; give {known}").into())
+            Err(format!("--store is not understood: {hint}; give {known}").into())
         }
     }
 }

@@ -24,6 +24,7 @@ mod early;
 mod evidence;
 mod levers;
 mod look_up;
+mod names;
 mod operation;
 #[cfg(all(target_os = "linux", any(feature = "postgres", feature = "redis")))]
 mod operators;
