@@ -43,16 +43,11 @@ fn challenges_to_pay(value: &HeaderValue) -> bool {
         is_escaped = *byte == b'\\' && is_quoted && !is_escaped;
         *byte == b',' && !is_quoted
     });
-    challenges.map(<[u8]>::trim_ascii).any(is_of_payment)
-}
-
-/// Returns whether these credentials are a payment.
-pub(super) fn is_payment(credentials: &HeaderValue) -> bool {
-    is_of_payment(credentials.as_bytes())
+    challenges.map(<[u8]>::trim_ascii).any(is_payment)
 }
 
 /// Returns whether a challenge, or credentials, are of the scheme `Payment`, whose name has no case.
-fn is_of_payment(value: &[u8]) -> bool {
+pub(super) fn is_payment(value: &[u8]) -> bool {
     const SCHEME: &[u8] = b"payment";
     let (scheme, rest) = value.split_at_checked(SCHEME.len()).unwrap_or((value, b""));
     // With `=` it is a parameter of another challenge.

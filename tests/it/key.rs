@@ -143,7 +143,7 @@ async fn a_method_in_other_letters_than_a_covered_one_is_refused_and_never_unpro
     for (layer, refused, passed) in [
         (layer(), &["post", "Post", "patch", "pATCH"][..], &["put", "get", "delete", "PURGE"][..]),
         (layer().methods([put, small]), &["put", "PURGE", "Purge"], &["post", "patch"]),
-        (layer().require_key(true), &["post", "put", "delete", "get", "purge"], &[]),
+        (layer().require_key(true), &["post", "Put", "DELETe", "get", "purge"], &[]),
         (layer().covers(|parts| parts.uri.path() != "/charges"), &[], &["post", "patch"]),
         (layer().require_key(true).covers(|_| false), &[], &["patch", "delete"]),
     ] {

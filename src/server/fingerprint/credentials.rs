@@ -54,7 +54,9 @@ impl Credentials {
     /// the key: it may be written otherwise in a retry, and the record's id has it already.
     pub(crate) fn names<'a>(&self, parts: &'a Parts, key: &HeaderName) -> Vec<&'a HeaderName> {
         // A payment says nothing of who pays, and is new with each try.
-        let pays = |name: &HeaderName| *name == AUTHORIZATION && lines(&parts.headers, name).all(is_payment);
+        let pays = |name: &HeaderName| {
+            *name == AUTHORIZATION && lines(&parts.headers, name).map(HeaderValue::as_bytes).all(is_payment)
+        };
         let counts =
             |name: &&HeaderName| *name != key && (is_credential(name) || self.headers.contains(name)) && !pays(name);
         let mut names: Vec<_> = parts.headers.keys().filter(counts).collect();

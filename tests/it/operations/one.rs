@@ -5,6 +5,7 @@ use std::time::Duration;
 use testkit::lab::disk::{Disk, Table as _};
 use testkit::lab::{Lab, id, on_disk, post};
 use testkit::on_both;
+use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::operations::{Answer, Cursor, Filter, Form, OperationState, Operations, Server, StateKind};
 use tower_idempotency::store::Store;
@@ -147,9 +148,17 @@ async fn a_damaged_record_is_listed_as_damaged_and_the_others_are_listed<D: Disk
     let damaged = operations.list(&Filter::all().in_state(StateKind::Damaged), None, 9).await.unwrap().operations;
     assert_eq!(damaged.iter().map(|operation| operation.id).collect::<Vec<_>>(), [id("bad")]);
     assert_eq!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.len(), 2);
-    // It has no other properties than its state. Seeded faults: it is old; it has a status.
-    let old = Filter::all().in_state(StateKind::Damaged).older_than(Duration::ZERO);
-    for filter in [old, Filter::all().in_state(StateKind::Damaged).answered_with(200)] {
+    // It has no other properties than its state. Seeded faults: it is old; it has a status; its time, which is not known,
+    // is one.
+    let damaged = || Filter::all().in_state(StateKind::Damaged);
+    let (never, late) = (Timestamp::from_millis(0), Timestamp::from_millis(u64::MAX));
+    for filter in [
+        damaged().older_than(Duration::ZERO),
+        damaged().answered_with(200),
+        damaged().before(late),
+        damaged().since(never),
+        damaged().since(never).before(late),
+    ] {
         assert!(operations.list(&filter, None, 9).await.unwrap().operations.is_empty(), "{filter:?}");
     }
 }

@@ -11,11 +11,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, post as route};
 use bytes::Bytes;
 use http::StatusCode;
+use http_body_util::Full;
+use testkit::lab::asked::Asked;
 use testkit::lab::disk::{Disk, written};
 use testkit::lab::{Lab, at_once, layer, on_disk, post};
 use testkit::log::Log;
 use testkit::{Gate, on_both};
 use tower::ServiceExt as _;
+use tower_idempotency::engine::Reconciled;
 use tower_idempotency::server::Replay;
 use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, Secret, Unsure};
 use tracing::Level;
@@ -164,4 +167,22 @@ async fn a_secret_that_replaces_a_replay_is_stored_by_no_layer_outside() {
     assert_eq!(outer.post("k", "a").await.text(), CANARY);
     let retry = outer.post("k", "a").await;
     assert!(retry.problem() == "not-replayable" && !retry.text().contains("canary"), "{retry:?}");
+}
+
+// Seeded fault: the mark of what a reconciler has found does not count, and its answer is stored.
+#[tokio::test]
+async fn a_secret_that_a_reconciler_has_found_is_not_stored_and_leaves_the_operation_unknown() {
+    let key = || {
+        let mut answer = http::Response::new(Full::new(Bytes::from_static(CANARY.as_bytes())));
+        answer.extensions_mut().insert(Secret);
+        Reconciled::Outcome(answer)
+    };
+    let layer = layer().reconcile_with(Asked::default().says([key(), key()]));
+    let lab = Lab::new(layer, |_| async { StatusCode::BAD_GATEWAY });
+    lab.post("k", "a").await;
+    for _ in 0..2 {
+        let retry = lab.post("k", "a").await;
+        assert!(retry.problem() == "outcome-unknown" && !retry.text().contains("canary"), "{retry:?}");
+    }
+    assert_eq!(lab.effects(), 1);
 }
