@@ -25,7 +25,7 @@ use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
 use super::layer_state::LayerState;
 use super::not_applied;
-use super::on_replay::{Asking, Instead, Replay, recorded};
+use super::on_replay::{Asking, Instead, OnReplay, Replay, recorded};
 use super::options::{Hook, Options};
 use super::origin::origin;
 use super::read::{let_go_if_reset, too_long, whole};
@@ -74,7 +74,10 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         if is_probe {
             return Box::pin(self.look::<R, E>(body));
         }
-        Box::pin(self.answer::<R, E>(body))
+        match self.layer.options.on_replay.clone() {
+            None => Box::pin(self.answer::<R, E>(body)),
+            Some(Hook(ask)) => Box::pin(self.answer_if_asked::<R, E>(ask, body)),
+        }
     }
 
     /// Takes the request through the steps at the top of this file.
@@ -93,14 +96,32 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             Err(rejection) => return Ok(rejection),
         };
         let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
-        // Few layers ask before a replay, so what that takes is boxed.
-        let asking = layer.options.on_replay.as_ref().map(|Hook(hook)| {
-            Box::new(Asking { hook: Arc::clone(hook), parts: exchange.parts.clone(), began: Instant::now() })
-        });
+        let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
+        let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, None);
+        if is_sub_request { as_of_sub_request(answer) } else { answer }
+    }
+
+    /// The same, where the application is asked before a replay. Apart from it, because its future is longer.
+    async fn answer_if_asked<R, E>(self: Box<Self>, hook: OnReplay, body: Option<B>) -> RunAnswer<M, R, E>
+    where
+        M: BodyMode<B> + BodyMode<R>,
+        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
+        E: Send + 'static,
+        R: SendBody,
+    {
+        let layer = Arc::clone(&self.layer);
+        let span = engine::span();
+        let connection = Connection::of(&self.parts, false);
+        let (exchange, operation, caller) = match self.identify::<R>(&layer, connection, &span, body).await {
+            Ok(identified) => identified,
+            Err(rejection) => return Ok(rejection),
+        };
+        let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
+        let asking = Asking { hook, parts: exchange.parts.clone(), began: Instant::now() };
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
         // It must not borrow the verdict while it is asked.
-        let instead = match asking.and_then(|asking| Some((asking, recorded(&verdict)?))) {
-            Some((asking, outcome)) => Box::pin(asking.about(outcome, &layer.engine)).await,
+        let instead = match recorded(&verdict) {
+            Some(outcome) => asking.about(outcome, &layer.engine).await,
             None => None,
         };
         let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead);

@@ -234,3 +234,31 @@ impl fmt::Display for Counts {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use testkit::lab::hold;
+    use tower_idempotency::SledStore;
+    use tower_idempotency::store::Store as _;
+
+    use super::*;
+
+    // The effect took place, and a run that goes on has it again. Seeded faults: what runs is settled, whatever the line
+    // says; the fence does not count.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_line_for_what_runs_again_is_stale_if_it_answers_and_done_if_it_frees_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        SledStore::open(directory.path().join("s")).unwrap().close().await.unwrap();
+        let name = format!("sled:{}", directory.path().join("s").display());
+        let options = StoreOptions { wait: None, schema: None, behind_pooler: false, ca: None };
+        let opened = Opened::at(Some(name), &options).await.unwrap();
+        let hold = hold(opened.operations.store(), "k").await;
+        let (fence, other) = (hold.fence, Fence(hold.fence.0 - 1));
+        for (fence, is_answer, expected) in
+            [(other, true, "stale"), (other, false, "settled before"), (fence, true, "stale"), (fence, false, "stale")]
+        {
+            let result = LineResult::of(&opened, testkit::lab::id("k"), fence, is_answer, Ok(Applied::Stale)).await;
+            assert_eq!(result.name(), expected, "{fence:?}, an answer: {is_answer}: {result}");
+        }
+    }
+}

@@ -166,6 +166,10 @@ fn a_refusal_that_names_idempotency_leaves_a_key_of_the_caller_s_own_unknown() {
         }
     }
     assert_eq!(of(400, r#"{"code":"amount_missing"}"#, true), Verdict::Answer(Known::Refused));
+    // A server's error is tried again, whatever it names. Seeded fault: it is given up.
+    let fault = r#"{"code":"IDEMPOTENCY_STORE_AWAY"}"#;
+    assert_eq!(of(503, fault, true), Verdict::Again(Known::Unknown, None));
+    assert_eq!(of(500, fault, true), Verdict::Answer(Known::Unknown));
 }
 
 #[test]

@@ -63,6 +63,11 @@ fn problem(name: &str, retry: bool) -> &'static str {
     format!(r#"{{"type":"{kind}","code":"{name}","retry_with_same_key":{retry},"original_status":201}}"#).leak()
 }
 
+/// A rejection of the application's own, before anything was done.
+fn own() -> &'static str {
+    problem("custom", false).replace(r#","original_status":201"#, "").leak()
+}
+
 fn not_kept(original: u16) -> &'static str {
     problem("not-replayable", false).replace("201", &original.to_string()).leak()
 }
@@ -115,7 +120,7 @@ async fn an_answer_ends_a_call_or_lets_it_be_tried_again(home: impl Home) {
     // What becomes of the call without a try before, and after one that was lost.
     type Row = (fn() -> Reply, (State, bool, bool), (State, bool, bool));
     let unknown = (GivenUp, true, true);
-    let rows: [Row; 14] = [
+    let rows: [Row; 16] = [
         (|| answer(307, ELSEWHERE, ""), (Refused, false, false), (GivenUp, true, false)),
         (|| answer(303, ELSEWHERE, ""), (GivenUp, true, false), (GivenUp, true, false)),
         (|| answer(409, PROBLEM, problem("outcome-unknown", false)), (GivenUp, true, false), (GivenUp, true, false)),
@@ -123,9 +128,12 @@ async fn an_answer_ends_a_call_or_lets_it_be_tried_again(home: impl Home) {
         (|| answer(409, PROBLEM, not_kept(402)), (Refused, false, false), (Refused, false, false)),
         (|| answer(401, PROBLEM, not_kept(402)), (Refused, false, false), (Refused, false, false)),
         (|| answer(409, PROBLEM, not_kept(500)), (GivenUp, true, false), (GivenUp, true, false)),
-        (|| answer(502, PROBLEM, problem("custom", false)), (GivenUp, true, false), (GivenUp, true, false)),
+        (|| answer(502, PROBLEM, own()), (GivenUp, true, false), (GivenUp, true, false)),
         // The credentials may be replaced.
-        (|| answer(401, PROBLEM, problem("custom", false)), (GivenUp, false, true), unknown),
+        (|| answer(401, PROBLEM, own()), (GivenUp, false, true), unknown),
+        // The application refuses the replay of what was done.
+        (|| answer(401, PROBLEM, problem("custom", false)), (Delivered, true, false), (Delivered, true, false)),
+        (|| answer(502, PROBLEM, problem("custom", false)), (Delivered, true, false), (Delivered, true, false)),
         // A nonce for the next proof, and a nonce without a wish for it.
         (|| answer(400, NONCE, r#"{"error":"use_dpop_nonce"}"#), (GivenUp, false, true), unknown),
         (|| answer(400, NONCE, r#"{"error":"invalid_request"}"#), (Refused, false, false), unknown),

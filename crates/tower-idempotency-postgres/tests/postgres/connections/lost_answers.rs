@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join_all, select};
 use tower_idempotency_shared::{Backend as _, BackendError, Clocks};
 
 use crate::lab::{
@@ -132,6 +132,25 @@ async fn nobody_waits_for_the_answer_of_a_call_that_was_dropped() {
     ask_for_no_standby(&lab.client).await;
     let row = put(&one, write.clone()).await;
     assert!(is_done(row.as_ref(), &write), "it is sent again");
+}
+
+// Seeded fault: a put takes its connection first, and keeps the last one from reads while it waits for its turn.
+#[tokio::test]
+async fn a_put_that_waits_for_its_turn_among_puts_holds_no_connection() {
+    let Some(server) = own_server("puts that wait for their turn", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    // One of the two is for reads.
+    let builder = builder(&lab.url, &lab.namespace).wait_for_connection(Duration::from_secs(60));
+    let backend = builder.connections(2).open().await.unwrap();
+    ask_for_a_standby(&lab.client, &lab.url).await;
+    let writes = [claim(id(1)), claim(id(2))];
+    let mut puts =
+        pin!(join_all(writes.iter().map(|write| backend.put(Clocks::default(), std::slice::from_ref(write)))));
+    let waiting = pin!(until_waiting(&lab.client, "SyncRep"));
+    assert!(matches!(select(puts.as_mut(), waiting).await, Either::Right(_)), "neither is answered");
+    assert_eq!(backend.gauges().connections, Some(1), "the other one waits without a connection");
+    ask_for_no_standby(&lab.client).await;
+    assert!(puts.await.into_iter().all(|put| put.is_ok()));
 }
 
 // A seeded fault: the place of a call that was dropped is free at once.
