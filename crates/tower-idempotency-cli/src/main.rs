@@ -3,7 +3,8 @@
 // - With the feature `check`, `check.rs`: examines a server from outside.
 // - With the feature `proxy`, `proxy/`: serves in front of a service.
 // - With the feature `store`: `place.rs` reads which store is meant, `open/` opens it, `input.rs` reads secrets from
-//   standard input, `text.rs` the text of files, `consent.rs` asks before a change; `commands/` has one file for each command but `doctor/`.
+//   standard input, `text.rs` the text of files, `consent.rs` asks before a change; `commands/` has one file for each
+//   command but `doctor/`.
 
 mod arguments;
 #[cfg(feature = "check")]

@@ -27,6 +27,7 @@ pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
     let latencies = Latencies::new();
     let scraped = Scraped::start(records.clone(), latencies.clone())?;
     let layer = routes::layer(records.clone(), &ledger, &args);
+    layer.check()?;
     report(&layer).await;
     let stores = [records, database];
     let app = routes::app(&layer, ledger, stores.clone(), scraped, latencies, routes::retention(&args));

@@ -148,8 +148,8 @@ async fn a_damaged_record_is_listed_as_damaged_and_the_others_are_listed<D: Disk
     let damaged = operations.list(&Filter::all().in_state(StateKind::Damaged), None, 9).await.unwrap().operations;
     assert_eq!(damaged.iter().map(|operation| operation.id).collect::<Vec<_>>(), [id("bad")]);
     assert_eq!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.len(), 2);
-    // It has no other properties than its state. Seeded faults: it is old; it has a status; its time, which is not known,
-    // is one.
+    // It has no other properties than its state. Seeded faults: it is old; it has a status; its time, which is not
+    // known, is one.
     let damaged = || Filter::all().in_state(StateKind::Damaged);
     let (never, late) = (Timestamp::from_millis(0), Timestamp::from_millis(u64::MAX));
     for filter in [

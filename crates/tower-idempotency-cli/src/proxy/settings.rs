@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use tower_idempotency::config::{FjallConfig, LayerConfig, SledConfig};
+use tower_idempotency::{IdempotencyLayer, MemoryStore};
 use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
 use tower_idempotency_redis::RedisConfig;
 
@@ -43,6 +44,9 @@ impl Settings {
         require_passed_on("header_name", settings.layer.header_name.as_slice())?;
         require_passed_on("credential_headers", settings.layer.credential_headers.as_deref().unwrap_or_default())?;
         require_passed_on("fingerprint_headers", settings.layer.fingerprint_headers.as_deref().unwrap_or_default())?;
+        // What the names are for does not depend on the store, and none is opened yet.
+        let layer = settings.layer.clone().apply(IdempotencyLayer::new(MemoryStore::new()));
+        layer.check().map_err(Failure::usage)?;
         Ok(settings)
     }
 

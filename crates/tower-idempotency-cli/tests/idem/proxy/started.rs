@@ -68,12 +68,18 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     let other = &*written("other.toml", "[fjall]\nmax_records = 5\n");
     let postgres = &*written("postgres.toml", "[postgres]\nconnections = 5\n");
     let redis = &*written("redis.toml", "[redis]\nconnections = 5\n");
+    let outcome = &*written("outcome.toml", "[layer]\noutcome_header_name = \"idempotency-effect\"\n");
+    let replay = &*written("replay.toml", "[layer]\nreplay_header_name = \"Idempotency-Effect\"\n");
+    let cookie = &*written("cookie.toml", "[layer]\ncredential_cookies = [\"sid=\"]\n");
     let short = &*written("short", "fifteen-letters\n");
     for (arguments, wrong) in [
         (&["--upstream", "http://127.0.0.1:1/api"][..], "without a path"),
         (&["--upstream", "http://127.0.0.1:1", "--config", other], "a section [fjall]"),
         (&["--upstream", "http://127.0.0.1:1", "--config", postgres], "a section [postgres]"),
         (&["--upstream", "http://127.0.0.1:1", "--config", redis], "a section [redis]"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", outcome], "`outcome_header_name` has the name"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", replay], "`replay_header_name` has the name"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", cookie], "no cookie can have"),
         (&["--upstream", "127.0.0.1:1"], "http://127.0.0.1:3000"),
         (&["--upstream", "http://127.0.0.1:1", "--profile", "strip"], "\"draft\", \"stripe\", \"acp\" or \"iceberg\""),
         (&["--upstream", "http://127.0.0.1:1", "--config", file], "unknown field `require_keys`"),
