@@ -68,7 +68,7 @@ fn require_path<'a>(kind: &'static str, path: &'a str) -> Result<(&'static str, 
 
 /// Returns the kind of database that has this scheme. What comes after a `+` is for the database's own reader.
 fn database(scheme: &str) -> Option<&'static str> {
-    match scheme.split_once('+').map_or(scheme, |(server, _)| server) {
+    match scheme.split_once('+').filter(|(_, kind)| !kind.is_empty()).map_or(scheme, |(server, _)| server) {
         "redis" | "rediss" | "valkey" | "valkeys" => Some("redis"),
         "postgres" | "postgresql" if !scheme.contains('+') => Some("postgres"),
         _ => None,
@@ -167,6 +167,7 @@ mod tests {
             (format!("REDIS://:{secret}@h"), "small letters"),
             ("SLED:x".to_owned(), "small letters"),
             (format!("redis:/{secret}"), "the URL alone"),
+            (format!("redis+://:{secret}@h"), "the URL alone"),
             (format!("redis:{secret}"), "the URL alone"),
             (format!("postgres:u:{secret}@h/d"), "the URL alone"),
             ("host:6379".to_owned(), "the URL alone"),

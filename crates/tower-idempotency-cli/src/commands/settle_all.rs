@@ -239,7 +239,6 @@ impl fmt::Display for Counts {
 mod tests {
     use testkit::lab::hold;
     use tower_idempotency::SledStore;
-    use tower_idempotency::store::Store as _;
 
     use super::*;
 
