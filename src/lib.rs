@@ -65,10 +65,10 @@ pub mod internals {
     #[cfg(any(feature = "embedded", feature = "internals"))]
     pub use crate::store::cache::Cache;
     pub use crate::store::contract::{Records, Sealed};
-    pub use crate::store::in_words;
     pub use crate::store::listed::{ListedRecord, OutcomeStart};
     pub use crate::store::name::{is_marred, read_store_name, spoilt};
     pub use crate::store::page::{Cursor, List, Page};
+    pub use crate::store::{in_words, with_causes};
     pub use crate::timeouts::pauses;
 
     /// Nothing was done, for a reason of the store's own.

@@ -236,6 +236,12 @@ impl fmt::Debug for OpenError {
 
 /// Writes an error as `Debug`, which is what a `main` that returns it prints: its name, its text, and its sources'.
 pub fn in_words(name: &str, error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{name}({})", with_causes(error))
+}
+
+/// Returns an error and its causes as one text.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
     let (mut text, mut source) = (error.to_string(), error.source());
     while let Some(error) = source {
         let next = error.to_string();
@@ -245,5 +251,5 @@ pub fn in_words(name: &str, error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fm
         }
         source = error.source();
     }
-    write!(f, "{name}({text})")
+    text
 }

@@ -49,9 +49,9 @@ pub use contract::{Gauges, Health, InterruptedRun, Store};
 #[cfg(feature = "embedded")]
 pub use embedded::{Abort, EmbeddedStore, EmbeddedStoreBuilder};
 pub use erased::AnyStore;
-#[doc(hidden)]
-pub use error::in_words;
 pub use error::{OpenError, StoreError};
+#[doc(hidden)]
+pub use error::{in_words, with_causes};
 #[cfg(feature = "fjall")]
 pub use fjall_engine::{FjallStore, FjallStoreBuilder, TransactionKeyspace};
 #[cfg(feature = "memory")]

@@ -6,7 +6,7 @@ use tower_idempotency::operations::{Action, Answer, Applied, ChangeError, Operat
 use tower_idempotency::store::StoreError;
 
 use crate::access::Permission;
-use crate::problem::in_words;
+use crate::problem::with_causes;
 
 /// An action without its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,9 +109,9 @@ impl Kind {
             }
             (_, Ok(_)) => "The result has no name in this version of the page.".to_owned(),
             (_, Err(ChangeError::Store(error @ StoreError::Uncertain { .. }))) => {
-                format!("It is not known whether this was done; look at it again: {}.", in_words(error))
+                format!("It is not known whether this was done; look at it again: {}.", with_causes(error))
             }
-            (_, Err(error)) => format!("It failed: {}.", in_words(error)),
+            (_, Err(error)) => format!("It failed: {}.", with_causes(error)),
         }
     }
 }

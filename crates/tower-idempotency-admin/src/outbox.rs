@@ -5,7 +5,7 @@ use http::StatusCode;
 use tokio::time::timeout;
 use tower_idempotency_outbox::{Action, Entry, OpenCalls, Outbox, OutboxError, State};
 
-use crate::problem::{Problem, in_words};
+use crate::problem::{Problem, with_causes};
 use crate::timeout::{Kept, TIMEOUT};
 
 /// An outbox, with its name on the page.
@@ -39,7 +39,7 @@ impl Named {
     pub(crate) async fn change(&self, actor: &str, entry: &Entry, action: Action) -> Result<bool, Problem> {
         let changed = self.calls.change(actor, entry, action).await;
         self.open.forget().await;
-        changed.map_err(|error| failed("It is not known whether this was done; look at it again", &in_words(&error)))
+        changed.map_err(|error| failed("It is not known whether this was done; look at it again", &with_causes(&error)))
     }
 }
 
@@ -79,7 +79,7 @@ impl<O: Outbox> Calls for O {
 pub(crate) async fn in_time<T>(read: impl Future<Output = Result<T, OutboxError>>) -> Result<T, Problem> {
     let unread = |why: &str| failed("The outbox does not answer this", why);
     match timeout(TIMEOUT, read).await {
-        Ok(read) => read.map_err(|error| unread(&in_words(&error))),
+        Ok(read) => read.map_err(|error| unread(&with_causes(&error))),
         Err(_) => Err(unread(&format!("it has not answered within {} seconds", TIMEOUT.as_secs()))),
     }
 }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
+pub(crate) use tower_idempotency::internals::with_causes;
 
 /// A request that gets nothing else.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Problem {
 
 impl From<Unread> for Problem {
     fn from(error: Unread) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, in_words(&error))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, with_causes(&error))
     }
 }
 
@@ -42,21 +43,6 @@ impl IntoResponse for Problem {
         let body = json!({ "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail });
         (status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
     }
-}
-
-/// Returns an error and its causes as one text.
-pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Some errors repeat their cause.
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

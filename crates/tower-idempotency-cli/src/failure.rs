@@ -3,6 +3,9 @@
 use std::io;
 use std::process::ExitCode;
 
+#[cfg(feature = "store")]
+pub(crate) use tower_idempotency::internals::with_causes;
+
 /// A command has ended, and has done what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -69,21 +72,6 @@ impl Failure {
         let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("idem: {self}\n"));
         ExitCode::from(code)
     }
-}
-
-/// Returns an error and its causes, in one line.
-#[cfg(feature = "store")]
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Some errors repeat their cause.
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(all(test, feature = "store"))]

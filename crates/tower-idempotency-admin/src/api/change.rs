@@ -18,7 +18,7 @@ use crate::action::Kind;
 use crate::answer::Given;
 use crate::fields::Fields;
 use crate::guard::Caller;
-use crate::problem::{Problem, in_words};
+use crate::problem::{Problem, with_causes};
 use crate::selection::Selection;
 use crate::site::Site;
 use crate::timeout::Unread;
@@ -82,7 +82,7 @@ pub(super) async fn apply<St: Store>(
 /// Returns the result of each change.
 fn all(results: &[(RecordId, Result<Applied, ChangeError>)]) -> Vec<Value> {
     let one = |(id, result): &(RecordId, Result<Applied, ChangeError>)| {
-        let error = result.as_ref().err().map(|error| in_words(error));
+        let error = result.as_ref().err().map(|error| with_causes(error));
         json!({ "id": id.to_string(), "result": name(result), "error": error })
     };
     results.iter().map(one).collect()

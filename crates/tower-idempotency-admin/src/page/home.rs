@@ -11,7 +11,7 @@ use super::frame::{framed, with_status};
 use super::{disputed, find, list, live};
 use crate::fields::Fields;
 use crate::guard::Caller;
-use crate::problem::in_words;
+use crate::problem::with_causes;
 use crate::selection::Selection;
 use crate::site::Site;
 use crate::text::shown;
@@ -60,5 +60,5 @@ pub(super) async fn page<St: Store>(site: &Site<St>, caller: &Caller, fields: &F
 
 /// Says that the store has not answered.
 fn failed(error: &Unread) -> Markup {
-    html! { p.complaint role="alert" { "The store does not answer this: " (shown(&in_words(error))) } }
+    html! { p.complaint role="alert" { "The store does not answer this: " (shown(&with_causes(error))) } }
 }

@@ -151,7 +151,13 @@ async fn filters_are_in_the_url_and_select() {
         assert_eq!((page.status.as_u16(), rows), (200, count), "{query}");
         // The page begins with what is interrupted, and the API with all.
         let query = if query.is_empty() { "?state=interrupted" } else { query };
-        let listed = desk.get(&format!("/api/operations{query}")).await.json();
+        let listed = desk.get(&format!("/api/operations{query}")).await;
+        if query.ends_with('=') {
+            // A form has fields that are empty. In the API that is a slip.
+            assert_eq!(listed.status, 400, "{query}");
+            continue;
+        }
+        let listed = listed.json();
         assert_eq!(listed["operations"].as_array().unwrap().len(), count, "{query}: {listed:#}");
     }
     for wrong in [
