@@ -39,7 +39,8 @@ fn says_json(answer: &Response<Bytes>) -> bool {
     media_type == "application/json" || media_type.ends_with("+json")
 }
 
-/// Returns a body of JSON without the mark of its encoding, which JSON that is sent may not have (RFC 8259, section 8.1).
+/// Returns a body of JSON without the mark of its encoding, which JSON that is sent may not have (RFC 8259, section
+/// 8.1).
 fn json(body: &Bytes) -> Result<Bytes, &'static str> {
     unmarked(body).map(|json| body.slice_ref(json))
 }

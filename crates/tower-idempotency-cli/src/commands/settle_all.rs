@@ -242,8 +242,8 @@ mod tests {
 
     use super::*;
 
-    // The effect took place, and a run that goes on has it again. Seeded faults: what runs is settled, whatever the line
-    // says; the fence does not count.
+    // The effect took place, and a run that goes on has it again. Seeded faults: what runs is settled, whatever the
+    // line says; the fence does not count.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_line_for_what_runs_again_is_stale_if_it_answers_and_done_if_it_frees_the_key() {
         let directory = tempfile::tempdir().unwrap();

@@ -274,8 +274,8 @@ impl Storage for PostgresOutbox {
                 (&elapsed, Type::FLOAT8),
             ];
             let rows = self.query(&self.statements.lease, &parameters).await?;
-            // The next lease begins where this one has ended, or at the first partition key. Where nothing is found while
-            // the relay has calls, their destinations may have no place left: the turn stays where it is.
+            // The next lease begins where this one has ended, or at the first partition key. Where nothing is found
+            // while the relay has calls, their destinations may have no place left: the turn stays where it is.
             if !rows.is_empty() || room.taken.is_empty() {
                 let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>("next").ok()?);
                 *turn() = next.unwrap_or_default();
