@@ -168,10 +168,11 @@ fn is_credential(name: &HeaderName) -> bool {
 }
 
 /// Returns whether a header has another purpose than a key: as a key, it would be the same in different operations. Ids
-/// of requests may be keys.
+/// of requests may be keys, and so may `x-key`, which says who asks elsewhere.
 pub(crate) fn is_usual(name: &HeaderName) -> bool {
-    let lists = [&USUAL[..], CREDENTIAL_HEADERS, &["expect", "idempotency-probe"]];
-    name != "x-request-id" && lists.iter().any(|list| list.contains(&name.as_str()))
+    const OTHERS: &[&str] =
+        &["authorization", "cookie", "expect", "idempotency-probe", "proxy-authorization", "x-api-key"];
+    name != "x-request-id" && [&USUAL[..], OTHERS].iter().any(|list| list.contains(&name.as_str()))
 }
 
 /// Returns whether the lists say that this header says who asks.
