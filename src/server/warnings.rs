@@ -1,16 +1,17 @@
 //! Refuses names of headers that have another purpose, and warns of options that switch the protection off.
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::fingerprint::credentials::is_usual;
 use super::options::Options;
 use crate::engine::Policy;
 
 /// Headers that answers have for another purpose. As the mark of a replay, such a header would be lost, or would say
-/// what is not so.
-const OF_ANSWERS: [&str; 13] = [
+/// what is not so; as that of the key, the proxy would take it off.
+const OF_ANSWERS: [&str; 18] = [
     "cache-control", "connection", "content-encoding", "content-length", "content-type", "date", "etag",
-    "idempotency-effect", "link", "location", "retry-after", "set-cookie", "transfer-encoding",
+    "idempotency-effect", "idempotency-mark", "idempotency-probe", "link", "location", "retry-after", "server",
+    "set-cookie", "transfer-encoding", "vary", "www-authenticate",
 ];
 
 /// An option of a layer has a name that can't be meant: of a header with another purpose, or of no cookie.
@@ -35,7 +36,7 @@ pub(super) fn check(options: &Options) -> Result<(), WrongName> {
         |name: &&HeaderName| OF_ANSWERS.contains(&name.as_str()) || profile.retry_header.as_ref() == Some(*name);
     let outcome = outcome_header_name.as_ref();
     let wrong = [
-        ("header_name", Some(header_name).filter(|name| is_usual(name))),
+        ("header_name", Some(header_name).filter(|name| is_usual(name) || has_purpose(name))),
         ("replay_header_name", Some(replay).filter(|name| has_purpose(name) || *name == header_name)),
         ("outcome_header_name", outcome.filter(|name| has_purpose(name) || [header_name, replay].contains(name))),
     ];
@@ -52,10 +53,11 @@ pub(super) fn check(options: &Options) -> Result<(), WrongName> {
 /// goes by.
 pub(super) fn warn(options: &Options, policy: &Policy) {
     policy.warn();
-    if options.methods.is_empty() {
+    const USUAL: [Method; 4] = [Method::POST, Method::PATCH, Method::PUT, Method::DELETE];
+    if !options.methods.iter().any(|method| USUAL.contains(method)) {
         tracing::warn!(
             target: "tower_idempotency",
-            "`methods` names no method that can be covered, so no request is protected; name POST, or another unsafe one"
+            "`methods` names no method of POST, PATCH, PUT and DELETE, so no request with one of them is protected"
         );
     }
     if let Some(route) = options.routes.iter().find(|route| !route.starts_with('/')) {

@@ -63,6 +63,10 @@ fn require_path<'a>(kind: &'static str, path: &'a str) -> Result<(&'static str, 
     if path.starts_with("//") || path.contains("://") || first.contains(':') && !has_drive(path) {
         return Err("a path has no // before it and no ://; for one with a colon, write ./ before it");
     }
+    let has_login = path.split('@').rev().skip(1).any(|before| before.contains(':'));
+    if has_login || ["namespace=", "password="].iter().any(|parameter| path.contains(parameter)) {
+        return Err("a path has no login, and no parameters of a database");
+    }
     spoilt(path).map_or(Ok((kind, path)), Err)
 }
 
@@ -94,7 +98,7 @@ mod tests {
     fn each_kind_of_store_has_its_name() {
         for (name, kind, rest) in [
             ("sled:payments.db", "sled", "payments.db"),
-            ("sled:/var/lib/a b%20c?d=e", "sled", "/var/lib/a b%20c?d=e"),
+            ("sled:/var/lib/a b%20c?d=e@f", "sled", "/var/lib/a b%20c?d=e@f"),
             ("sled:./a:b", "sled", "./a:b"),
             ("fjall:../x", "fjall", "../x"),
             ("/var/lib/p", "directory", "/var/lib/p"),
@@ -190,6 +194,11 @@ mod tests {
             (format!("sled:postgres://u:{secret}@h"), "no ://"),
             (format!("./{url}"), "no ://"),
             ("sled:cache:6379".to_owned(), "./"),
+            ("sled:x?namespace=a".to_owned(), "no parameters"),
+            (format!("sled:/x?password={secret}"), "no parameters"),
+            (format!("/x/host=h password={secret}"), "no parameters"),
+            (format!("./u:{secret}@host:6379"), "no login"),
+            (format!("/x/redis%3A%2F%2F:{secret}@h"), "no login"),
             ("sled:sled:x".to_owned(), "./"),
             ("sled:redis:h".to_owned(), "./"),
         ] {

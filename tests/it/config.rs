@@ -267,6 +267,8 @@ async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
         (r#"{ "discoverable": ["/a", "orders"] }"#, Some("`discoverable` names a route")),
         (r#"{ "methods": [] }"#, Some("`methods` names no method")),
         (r#"{ "methods": ["GET", "OPTIONS"] }"#, Some("`methods` names no method")),
+        (r#"{ "methods": ["*", "ANY"] }"#, Some("`methods` names no method")),
+        (r#"{ "methods": ["POST|PATCH"] }"#, Some("`methods` names no method")),
         // This profile keeps records for a day at least.
         (r#"{ "retention": "0s", "interrupted_retention": "0s", "profile": "acp" }"#, None),
         (r#"{ "retention": "1h", "methods": ["DELETE"], "header_name": "x-request-id" }"#, None),
@@ -299,15 +301,24 @@ fn a_header_of_another_purpose_is_refused_before_a_service_is_put_behind_the_lay
     for (option, names) in [
         (
             "header_name",
-            &["Host", "authorization", "idempotency-probe", "Content-Type", "x-api-key", "Referer", "cookie"][..],
+            &[
+                "Host", "authorization", "idempotency-probe", "Content-Type", "x-api-key", "Referer", "cookie",
+                "idempotency-mark", "location",
+            ][..],
         ),
         (
             "replay_header_name",
-            &["Content-Length", "idempotency-effect", "Idempotency-Key", "Retry-After", "link", "set-cookie"],
+            &[
+                "Content-Length", "idempotency-effect", "idempotency-mark", "idempotency-probe", "Idempotency-Key",
+                "Retry-After", "link", "set-cookie",
+            ],
         ),
         (
             "outcome_header_name",
-            &["Idempotency-Effect", "idempotent-replayed", "idempotency-key", "retry-after", "Date", "content-type"],
+            &[
+                "Idempotency-Effect", "idempotency-mark", "idempotent-replayed", "idempotency-key", "retry-after",
+                "Date", "content-type",
+            ],
         ),
     ] {
         for name in names {

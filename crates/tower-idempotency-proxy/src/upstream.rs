@@ -115,7 +115,12 @@ impl Upstream {
 
     fn with(origin: Uri, is_http2: bool) -> Result<Self, UpstreamError> {
         let scheme = origin.scheme().filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme)).cloned();
-        let authority = origin.authority().filter(|authority| !authority.as_str().contains('@')).cloned();
+        // A password with `#` in it ends the URL, and looks like a port.
+        let has_port = |authority: &Authority| authority.port_u16().is_some_and(|port| port > 0);
+        let is_place = |authority: &&Authority| {
+            !authority.as_str().contains('@') && (authority.as_str() == authority.host() || has_port(authority))
+        };
+        let authority = origin.authority().filter(is_place).cloned();
         let is_origin = origin.path_and_query().is_none_or(|path| path.as_str() == "/");
         let (Some(scheme), Some(authority), true) = (scheme, authority, is_origin) else {
             return Err(UpstreamError::Origin);

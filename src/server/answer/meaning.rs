@@ -126,7 +126,7 @@ impl Meaning {
 
     /// Returns what the status says.
     fn of_status(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
-        let of_grpc = grpc_status(parts, trailers).map(HeaderValue::as_bytes);
+        let of_grpc = grpc_status(parts, trailers);
         match of_grpc {
             _ if not_applied::is_unknown(parts.status) => Self::Unknown,
             // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
@@ -292,9 +292,14 @@ pub(crate) fn is_final(parts: &Parts, trailers: Option<&HeaderMap>, whole: Optio
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Returns the status of a gRPC answer. It is in the trailers, or in the head if the answer has no body.
-fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<&'a HeaderValue> {
-    trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| lines(&parts.headers, GRPC_STATUS).next())
+/// Returns the status of a gRPC answer. It is in the trailers, or in the head if the answer has no body. Of two, neither
+/// counts: the answer is UNKNOWN.
+fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<&'a [u8]> {
+    fn only(headers: &HeaderMap) -> Option<&[u8]> {
+        let mut lines = lines(headers, GRPC_STATUS).map(HeaderValue::as_bytes);
+        lines.next().map(|first| if lines.next().is_some() { b"2" } else { first })
+    }
+    trailers.and_then(only).or_else(|| only(&parts.headers))
 }
 
 /// Returns whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has

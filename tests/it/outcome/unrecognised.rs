@@ -54,6 +54,22 @@ fn a_grpc_status_says_that_nothing_was_done_of_a_grpc_answer_alone_and_another_n
         }
     }
     assert_eq!(meaning(201, &[("grpc-status", "7")]), Meaning::Final);
+    // Of two statuses neither counts, and one with two types is no answer of gRPC. Seeded fault: the first one does.
+    let grpc = ("content-type", "application/grpc");
+    for two in [["7", "0"], ["0", "7"], ["16", "16"]] {
+        let lines = [grpc, ("grpc-status", two[0]), ("grpc-status", two[1])];
+        assert_eq!(meaning(200, &lines), Meaning::Unknown, "{two:?}");
+        let mut trailers = HeaderMap::new();
+        for status in two {
+            trailers.append("grpc-status", status.parse().unwrap());
+        }
+        let head = Response::builder().header(grpc.0, grpc.1).body(()).unwrap().into_parts().0;
+        assert_eq!(Meaning::of_answer(&head, Some(&trailers)), Meaning::Unknown, "{two:?}");
+    }
+    for types in [[grpc, ("content-type", "text/plain")], [("content-type", "text/plain"), grpc]] {
+        let [one, other] = types;
+        assert_eq!(meaning(200, &[one, other, ("grpc-status", "7")]), Meaning::Final, "{types:?}");
+    }
 }
 
 // Seeded fault: it is final. hyper answers an interim status with a bare 500, which each retry would get.

@@ -69,7 +69,7 @@ impl Cors {
                 && !(origin.starts_with("http://") && origin.ends_with(":80"));
             let value = (is_origin && is_usual).then(|| HeaderValue::try_from(origin).ok()).flatten();
             let form = "as https://shop.example: small letters, no path, and no port 443 or 80";
-            value.ok_or_else(|| Failure::usage(format!("[cors] origins ({form}): {origin:?} can't be used")))
+            value.ok_or_else(|| Failure::usage(format!("[cors] origins: write each {form}")))
         };
         let origins = match is_any {
             true => AllowOrigin::any(),

@@ -32,8 +32,14 @@ impl Settings {
     pub(super) fn read(file: Option<&Path>, profile: Option<&str>) -> Result<Self, Failure> {
         let mut settings = match file {
             Some(file) => {
-                let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
-                toml::from_str(&text::of_file(file)?).map_err(|error| wrong(&error))?
+                let text = text::of_file(file)?;
+                // The line itself may have a password, and so may a value with a login.
+                let wrong = |error: toml::de::Error| {
+                    let line = text[..error.span().map_or(0, |span| span.start)].matches('\n').count() + 1;
+                    let why = if error.message().contains('@') { "a value can't be used" } else { error.message() };
+                    Failure::usage(format!("{}, line {line}: {why}", file.display()))
+                };
+                toml::from_str(&text).map_err(wrong)?
             }
             None => Self::default(),
         };

@@ -71,6 +71,8 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     let outcome = &*written("outcome.toml", "[layer]\noutcome_header_name = \"idempotency-effect\"\n");
     let replay = &*written("replay.toml", "[layer]\nreplay_header_name = \"Idempotency-Effect\"\n");
     let cookie = &*written("cookie.toml", "[layer]\ncredential_cookies = [\"sid=\"]\n");
+    let url = &*written("url.toml", "[redis]\nurl = \"redis://:s3cr3t@h\"\n");
+    let login = &*written("login.toml", "[cors]\norigins = [\"https://u:s3cr3t@h/\"]\n");
     let short = &*written("short", "fifteen-letters\n");
     for (arguments, wrong) in [
         (&["--upstream", "http://127.0.0.1:1/api"][..], "without a path"),
@@ -81,6 +83,10 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         (&["--upstream", "http://127.0.0.1:1", "--config", replay], "`replay_header_name` has the name"),
         (&["--upstream", "http://127.0.0.1:1", "--config", cookie], "no cookie can have"),
         (&["--upstream", "127.0.0.1:1"], "http://127.0.0.1:3000"),
+        (&["--upstream", "http://user:s3cr3t#x@127.0.0.1"], "without a path"),
+        (&["--upstream", "http://127.0.0.1:0"], "without a path"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", url], "line 2: unknown field `url`"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", login], "small letters, no path"),
         (&["--upstream", "http://127.0.0.1:1", "--profile", "strip"], "\"draft\", \"stripe\", \"acp\" or \"iceberg\""),
         (&["--upstream", "http://127.0.0.1:1", "--config", file], "unknown field `require_keys`"),
         (&["--upstream", "http://127.0.0.1:1", "--config", "no-such-file"], "no-such-file"),
@@ -108,6 +114,7 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         let said = run(command, "");
         assert_eq!(said.code, 2, "{said:?}");
         assert!(said.stderr.contains(wrong), "{wrong}: {said:?}");
+        assert!(!said.stderr.contains("s3cr3t"), "{said:?}");
         assert!(!directory.path().join("store").exists(), "{wrong}");
     }
     let said = idem(&["proxy", "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--one-account"]);
