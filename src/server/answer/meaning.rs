@@ -292,8 +292,8 @@ pub(crate) fn is_final(parts: &Parts, trailers: Option<&HeaderMap>, whole: Optio
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Returns the status of a gRPC answer. It is in the trailers, or in the head if the answer has no body. Of two, neither
-/// counts: the answer is UNKNOWN.
+/// Returns the status of a gRPC answer. It is in the trailers, or in the head if the answer has no body. Of two,
+/// neither counts: the answer is UNKNOWN.
 fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<&'a [u8]> {
     fn only(headers: &HeaderMap) -> Option<&[u8]> {
         let mut lines = lines(headers, GRPC_STATUS).map(HeaderValue::as_bytes);
