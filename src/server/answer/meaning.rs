@@ -126,18 +126,18 @@ impl Meaning {
 
     /// Returns what the status says.
     fn of_status(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
-        let of_grpc = grpc_status(parts, trailers);
-        match of_grpc {
+        match grpc_status(parts, trailers) {
             _ if not_applied::is_unknown(parts.status) => Self::Unknown,
             // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
             Some(b"1" | b"2" | b"4") => Self::Unknown,
-            // In the head of another answer, it is one that was passed on.
-            Some(_) if !is_of_grpc(&parts.headers) => Self::Final,
-            // PERMISSION_DENIED, UNAUTHENTICATED.
-            Some(b"7" | b"16") => Self::NotStarted,
-            Some([b'0'..=b'9'] | [b'1', b'0'..=b'5']) => Self::Final,
-            // gRPC's clients take any other one for UNKNOWN.
-            Some(_) => Self::Unknown,
+            // In the head of another answer, it is one that was passed on, and the answer's own status counts.
+            Some(of_grpc) if is_of_grpc(&parts.headers) => match of_grpc {
+                // PERMISSION_DENIED, UNAUTHENTICATED.
+                b"7" | b"16" => Self::NotStarted,
+                [b'0'..=b'9'] | [b'1', b'0'..=b'5'] => Self::Final,
+                // gRPC's clients take any other one for UNKNOWN.
+                _ => Self::Unknown,
+            },
             _ if not_applied::by_head(parts) => Self::NotStarted,
             _ => Self::Final,
         }

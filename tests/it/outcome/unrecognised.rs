@@ -54,6 +54,10 @@ fn a_grpc_status_says_that_nothing_was_done_of_a_grpc_answer_alone_and_another_n
         }
     }
     assert_eq!(meaning(201, &[("grpc-status", "7")]), Meaning::Final);
+    // The answer's own status counts. Seeded fault: a number of gRPC's makes each of them final.
+    for status in [401, 403, 429] {
+        assert_eq!(meaning(status, &[("grpc-status", "8")]), Meaning::NotStarted, "{status}");
+    }
     // Of two statuses neither counts, and one with two types is no answer of gRPC. Seeded fault: the first one does.
     let grpc = ("content-type", "application/grpc");
     for two in [["7", "0"], ["0", "7"], ["16", "16"]] {
