@@ -11,7 +11,7 @@ use super::answer::meaning::Meaning;
 use super::header::lines;
 use super::layer::IdempotencyLayer;
 use super::layer_state::LayerState;
-use super::options::Options;
+use super::options::{Options, USUAL};
 use super::probe;
 use super::profile::{Envelope, Profile};
 use super::reject::rejection::{Rejection, RejectionKind};
@@ -138,10 +138,12 @@ impl<St> LayerState<St> {
             retry["server_error"] = server_error(policy, profile.server_error).into();
             retry["rate_limited"] = "run".into();
         }
+        // A key that is required covers every method that is not safe.
+        let others = USUAL.iter().filter(|method| options.require_key && !options.methods.contains(method));
         let mut discovery = json!({
             "profile": profile.name,
             "routes": *options.routes,
-            "methods": options.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
+            "methods": options.methods.iter().chain(others).map(Method::as_str).collect::<Vec<_>>(),
             "header": options.header_name.as_str(),
             "key_required": options.require_key,
             "key_quoted": options.strict_keys,

@@ -81,6 +81,9 @@ pub(super) struct Options {
     pub(super) wrap_run: Option<Hook<WrapRun>>,
 }
 
+/// The methods that change something in most APIs.
+pub(super) const USUAL: [Method; 4] = [Method::POST, Method::PATCH, Method::PUT, Method::DELETE];
+
 const MIB: usize = 1024 * 1024;
 
 impl Default for Options {
@@ -131,13 +134,17 @@ impl Options {
         self.methods.iter().any(|covered| covered == method) || self.require_key && can_be_covered(method)
     }
 
-    /// Returns whether a method differs from a covered one in the case of its letters alone. Methods are case-sensitive
+    /// Returns the covered method from which one differs in the case of its letters alone. Methods are case-sensitive
     /// (RFC 9110, section 9.1), but many services take `patch` for PATCH, and `fetch` sends it as it is.
-    pub(super) fn covers_in_other_letters(&self, method: &Method) -> bool {
-        let is_like = |covered: &Method| covered.as_str().eq_ignore_ascii_case(method.as_str());
+    pub(super) fn covered_in_other_letters(&self, method: &Method) -> Option<Method> {
+        if self.methods.contains(method) {
+            return None;
+        }
+        let is_like = |covered: &&Method| covered.as_str().eq_ignore_ascii_case(method.as_str());
         // Where every unsafe method is covered, no one is written in small letters.
         let is_any = self.require_key && method.as_str().bytes().any(|byte| byte.is_ascii_lowercase());
-        !self.methods.contains(method) && (is_any || self.methods.iter().any(is_like))
+        let of_any = || is_any.then(|| method.as_str().to_ascii_uppercase().parse().ok()).flatten();
+        self.methods.iter().find(is_like).cloned().or_else(of_any)
     }
 
     /// The scope that says whose the key of a request is, if one does.

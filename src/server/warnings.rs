@@ -1,17 +1,19 @@
 //! Refuses names of headers that have another purpose, and warns of options that switch the protection off.
 
-use http::{HeaderName, Method};
+use http::HeaderName;
 
 use super::fingerprint::credentials::is_usual;
-use super::options::Options;
+use super::options::{Options, USUAL};
 use crate::engine::Policy;
 
 /// Headers that answers have for another purpose. As the mark of a replay, such a header would be lost, or would say
 /// what is not so; as that of the key, the proxy would take it off.
-const OF_ANSWERS: [&str; 18] = [
-    "cache-control", "connection", "content-encoding", "content-length", "content-type", "date", "etag",
-    "idempotency-effect", "idempotency-mark", "idempotency-probe", "link", "location", "retry-after", "server",
-    "set-cookie", "transfer-encoding", "vary", "www-authenticate",
+const OF_ANSWERS: [&str; 32] = [
+    "access-control-allow-credentials", "access-control-allow-origin", "access-control-expose-headers", "age",
+    "cache-control", "connection", "content-encoding", "content-length", "content-type", "date", "etag", "expires",
+    "grpc-message", "grpc-status", "idempotency-effect", "idempotency-mark", "idempotency-probe", "keep-alive", "link",
+    "location", "proxy-authenticate", "proxy-connection", "retry-after", "server", "set-cookie", "te", "trailer",
+    "transfer-encoding", "upgrade", "vary", "via", "www-authenticate",
 ];
 
 /// An option of a layer has a name that can't be meant: of a header with another purpose, or of no cookie.
@@ -53,8 +55,7 @@ pub(super) fn check(options: &Options) -> Result<(), WrongName> {
 /// goes by.
 pub(super) fn warn(options: &Options, policy: &Policy) {
     policy.warn();
-    const USUAL: [Method; 4] = [Method::POST, Method::PATCH, Method::PUT, Method::DELETE];
-    if !options.methods.iter().any(|method| USUAL.contains(method)) {
+    if !options.require_key && !options.methods.iter().any(|method| USUAL.contains(method)) {
         tracing::warn!(
             target: "tower_idempotency",
             "`methods` names no method of POST, PATCH, PUT and DELETE, so no request with one of them is protected"

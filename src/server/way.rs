@@ -43,7 +43,8 @@ impl<St: Store> LayerState<St> {
             }
             false => {
                 method.is_safe()
-                    || !request.headers().contains_key(probe::HEADER) && !options.covers_in_other_letters(method)
+                    || !request.headers().contains_key(probe::HEADER)
+                        && options.covered_in_other_letters(method).is_none()
             }
         }
     }
@@ -51,12 +52,17 @@ impl<St: Store> LayerState<St> {
     /// Returns the next step for a request that does not simply [pass](Self::passes). A request that is not covered
     /// loses a context that was copied into it.
     pub(super) fn way(&self, parts: &mut Parts, is_probe: bool) -> Way {
-        let is_in_other_letters = self.options.covers_in_other_letters(&parts.method);
-        let is_covered = (is_in_other_letters || self.options.covers_method(&parts.method))
-            && self.options.covers.as_ref().is_none_or(|covers| covers(parts));
-        if is_covered && is_in_other_letters {
-            return Way::Reject(reasons::method_in_other_letters(&parts.method));
+        let covers = |parts: &Parts| self.options.covers.as_ref().is_none_or(|covers| covers(parts));
+        if let Some(covered) = self.options.covered_in_other_letters(&parts.method) {
+            // What the application compares is the method that it knows.
+            let said = std::mem::replace(&mut parts.method, covered);
+            let is_covered = covers(parts);
+            parts.method = said;
+            if is_covered {
+                return Way::Reject(reasons::method_in_other_letters(&parts.method));
+            }
         }
+        let is_covered = self.options.covers_method(&parts.method) && covers(parts);
         if !is_covered {
             // Such a request has no record.
             if is_probe {

@@ -310,14 +310,14 @@ fn a_header_of_another_purpose_is_refused_before_a_service_is_put_behind_the_lay
             "replay_header_name",
             &[
                 "Content-Length", "idempotency-effect", "idempotency-mark", "idempotency-probe", "Idempotency-Key",
-                "Retry-After", "link", "set-cookie",
+                "Retry-After", "link", "set-cookie", "trailer", "Keep-Alive", "te", "grpc-status",
             ],
         ),
         (
             "outcome_header_name",
             &[
                 "Idempotency-Effect", "idempotency-mark", "idempotent-replayed", "idempotency-key", "retry-after",
-                "Date", "content-type",
+                "Date", "content-type", "Upgrade", "proxy-connection", "access-control-expose-headers",
             ],
         ),
     ] {

@@ -146,6 +146,9 @@ async fn a_method_in_other_letters_than_a_covered_one_is_refused_and_never_unpro
         (layer().require_key(true), &["post", "Put", "DELETe", "get", "purge"], &[]),
         (layer().covers(|parts| parts.uri.path() != "/charges"), &[], &["post", "patch"]),
         (layer().require_key(true).covers(|_| false), &[], &["patch", "delete"]),
+        // The application compares with the method that it knows.
+        (layer().covers(|parts| parts.method == Method::POST), &["post"], &["patch"]),
+        (layer().require_key(true).covers(|parts| parts.method == Method::PUT), &["put"], &["post", "delete"]),
     ] {
         let lab = Lab::counting(layer);
         for (method, key) in refused.iter().flat_map(|method| [(method, None), (method, Some("k"))]) {

@@ -72,6 +72,8 @@ fn it_follows_the_options_and_the_profile() {
         (&acp["profile"], &acp["key_required"], &acp["key_per_path"]),
         (&json!("acp"), &json!(true), &json!(true))
     );
+    // A key that is required is required of every method that is not safe.
+    assert_eq!(acp["methods"], json!(["POST", "PATCH", "PUT", "DELETE"]));
     let in_flight = json!({ "status": 409, "code": "idempotency_in_flight", "after_seconds": 0.0 });
     assert_eq!(acp["retry"]["in_flight"], in_flight);
     assert_eq!(acp["retry"]["interrupted"], json!({ "status": 409, "code": "outcome_unknown" }));

@@ -22,6 +22,25 @@ async fn a_retry_gets_the_first_answer_and_the_service_one_request() {
     assert_eq!(service.keys().len(), 1);
 }
 
+// Services over WSGI read a method without its case. Seeded fault: a method in other letters passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_in_other_letters_does_not_reach_the_service_nor_one_without_a_key_that_is_required() {
+    let service = Service::default();
+    let there = service.start().await;
+    for (layer, method, key, status) in [
+        (layer(), "patch", Some("k"), 501),
+        (layer(), "post", None, 501),
+        (layer().require_key(true), "patch", Some("k"), 501),
+        (layer().require_key(true), "PUT", None, 400),
+    ] {
+        let call = Call { method: method.parse().unwrap(), ..Call::post("/orders", "book") };
+        let call = key.into_iter().fold(call, |call, key| call.header("idempotency-key", key));
+        let answer = send_call(proxy(layer, there).await, &call).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {key:?}");
+    }
+    assert!(service.noted().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_duplicate_of_a_request_under_way_is_refused_and_the_run_goes_on_without_its_client() {
     let service = Service::default();
