@@ -62,7 +62,7 @@ impl Cors {
         require_passed_on("[cors] headers:", &headers)?;
         let origin = |origin: &String| {
             let is_origin =
-                origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains(['/', '*']));
+                origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains(['/', '*', '@']));
             // Browsers send it so.
             let is_usual = origin.to_lowercase() == *origin
                 && !(origin.starts_with("https://") && origin.ends_with(":443"))

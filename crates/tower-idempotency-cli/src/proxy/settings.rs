@@ -35,7 +35,9 @@ impl Settings {
                 let text = text::of_file(file)?;
                 // The line itself may have a password, and so may a value with a login.
                 let wrong = |error: toml::de::Error| {
-                    let line = text[..error.span().map_or(0, |span| span.start)].matches('\n').count() + 1;
+                    let line =
+                        text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default().matches('\n').count()
+                            + 1;
                     let why = if error.message().contains('@') { "a value can't be used" } else { error.message() };
                     Failure::usage(format!("{}, line {line}: {why}", file.display()))
                 };
