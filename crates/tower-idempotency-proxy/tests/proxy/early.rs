@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::routing::any;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use testkit::client::sends_before_it_reads;
 use tokio::net::TcpListener;
@@ -26,10 +26,16 @@ async fn served(layer: IdempotencyLayer<AnyStore>, service: SocketAddr) -> Socke
     address
 }
 
+/// The service's refusal, before it has read the body.
+fn refusal(head: &HeaderMap) -> (StatusCode, &'static str) {
+    let status = head.get("refuse").map(|status| StatusCode::from_bytes(status.as_bytes()).unwrap());
+    (status.unwrap_or(StatusCode::UNAUTHORIZED), "not so")
+}
+
 // Seeded fault: a client's stream is closed as soon as it is answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_reaches_a_client_that_reads_only_once_it_has_sent_all() {
-    let service = Router::new().route("/orders", any(async || (StatusCode::UNAUTHORIZED, "sign in")));
+    let service = Router::new().route("/orders", any(async |head: HeaderMap| refusal(&head)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let there = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
@@ -46,6 +52,8 @@ async fn a_refusal_reaches_a_client_that_reads_only_once_it_has_sent_all() {
         // The service's own, and the proxy's.
         (layer(), there, "", LONG, false, 401),
         (layer(), there, "", LONG, true, 401),
+        (layer(), there, "refuse: 408\r\n", LONG, false, 408),
+        (layer(), there, "refuse: 422\r\n", LONG, true, 422),
         (layer(), nowhere, "", LONG, false, 503),
     ] {
         let proxy = served(layer, service).await;
