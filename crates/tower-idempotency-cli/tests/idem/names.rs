@@ -129,7 +129,7 @@ fn a_password_in_a_variable_that_is_not_the_one_that_was_meant_is_refused() {
     assert!(is_empty(directory.path()));
 }
 
-/// A URL in the wrong place is in the log of whoever ran the command, too.
+/// A URL in the wrong place is in the log of the command, too.
 #[test]
 fn no_error_of_the_command_line_repeats_a_url() {
     let url = &*format!("redis://:{CANARY}@h");

@@ -166,8 +166,8 @@ async fn a_setting_of_the_role_is_set_named_or_harmless() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_may_only_read_is_told_by_which_setting() {
-    let Some(server) = own_server("that a role that reads only is told why", &[]) else { return };
+async fn a_role_that_may_only_read_learns_by_which_setting() {
+    let Some(server) = own_server("that a role that reads only learns why", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
     lab.sql("ALTER ROLE postgres SET default_transaction_read_only = on").await;
     for pooled in [false, true] {
