@@ -6,6 +6,7 @@ use tracing::{Level, Span};
 
 use super::engine::{Engine, millis};
 use super::policy::Levels;
+use super::verdict::name::{RAN, REPLAYED};
 use crate::fingerprint::RequestPart;
 use crate::key::RecordId;
 use crate::record::Origin;
@@ -24,10 +25,6 @@ macro_rules! event_at {
         }
     };
 }
-
-/// The names of the outcomes that are no refusals.
-pub(crate) const RAN: &str = "ran";
-pub(crate) const REPLAYED: &str = "replayed";
 
 /// What is known of a request, apart from its outcome.
 #[derive(Debug, Clone, Copy, Default)]

@@ -13,7 +13,7 @@ use super::engine::{Caller, Engine, millis};
 use super::event::Facts;
 use super::met::Met;
 use super::run::{Run, Work};
-use super::verdict::Verdict;
+use super::verdict::{Unanswered, Verdict};
 use super::watch::wait_elsewhere;
 use crate::record::{Cause, Operation, Origin};
 use crate::slots::{Attempt, End, Ended, Entered, Event, Phase, SharedPhase, Waiter};
@@ -78,7 +78,7 @@ impl<St: Store> Engine<St> {
                     Err(_) => Box::pin(self.last_word(span, &operation, phase, origin)).await,
                 },
             };
-            if let Verdict::End { end: End::InFlight, .. } = verdict
+            if let Verdict::Unanswered { why: Unanswered::InFlight, .. } = verdict
                 && !self.store.is_exclusive()
             {
                 // Another process has the run, unless this request has already waited long enough for a run of this
@@ -92,14 +92,16 @@ impl<St: Store> Engine<St> {
             let waited = has_waited.then(|| began.elapsed());
             if let Some(waited) = waited {
                 span.record("waited_ms", millis(waited));
-                if !self.policy.wait_timeout().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
+                if !self.policy.wait_timeout().is_zero()
+                    && !matches!(verdict, Verdict::Unanswered { why: Unanswered::Mismatch(_), .. })
+                {
                     self.telemetry().happened(Event::Waited(waited));
                 }
             }
             if let Some(part) = verdict.differs() {
                 self.store.slots().mismatches.note(operation.id, part, self.store.now());
             }
-            if let Verdict::End { end: End::Outcome(_), is_own: false, .. } = verdict
+            if let Verdict::Outcome { is_own: false, .. } = verdict
                 && !self.policy.asks_before_replay
             {
                 self.telemetry().happened(Event::Replayed(began));

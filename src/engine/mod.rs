@@ -67,10 +67,10 @@ pub(crate) use resolve::{Resolved, resolve};
 pub(crate) use {
     crate::slots::End,
     engine::{Caller, WrapRun},
-    event::{Facts, RAN, REPLAYED},
+    event::Facts,
     exchange::span,
     look::Looked,
     policy::{OnInFlight, OnInterrupted},
     run::Work,
-    verdict::Verdict,
+    verdict::{Unanswered, Verdict, name},
 };

@@ -24,7 +24,7 @@ use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::panics::panic_message;
 use crate::record::{Cause, Described, Operation, Origin};
-use crate::slots::{End, Refusal, Stats, once_a_minute};
+use crate::slots::{End, Stats, once_a_minute};
 use crate::store::Store;
 
 /// Runs effects at most once per record id, without HTTP.
@@ -226,24 +226,14 @@ impl<St: Store, T> Once<St, T> {
                 Facts { id: Some(&id), attempt: verdict.attempt(), waited, differs: verdict.differs(), ran: None },
             );
         }
-        if verdict.is_rejection() {
-            self.engine.telemetry().notify(|observer| observer.rejected(verdict.name()));
-        }
         match verdict {
             Verdict::Own(Ok(value)) => Ok(Outcome { value, replayed: false }),
             Verdict::Own(Err(error)) => Err(OnceError::Effect(error)),
-            Verdict::Mismatch(found) => Err(OnceError::Mismatch(found)),
-            Verdict::End { end, is_own, .. } => match end {
-                End::Outcome(json) => self.read(id, &json, !is_own),
-                End::Consumed { .. } => Err(OnceError::NotReplayable),
-                // The effect and its record were undone, and the id is free.
-                End::Released if is_own => Err(OnceError::refused(Refusal::Unavailable)),
-                // After a run without an effect, the next delivery of the message may run.
-                End::InFlight | End::Released => Err(OnceError::InFlight),
-                End::Interrupted { .. } if !is_own => Err(OnceError::OutcomeUnknown),
-                End::Interrupted { .. } | End::InDoubt => Err(OnceError::Interrupted),
-                End::Refused(refusal) => Err(OnceError::refused(refusal)),
-            },
+            Verdict::Outcome { outcome: json, is_own, .. } => self.read(id, &json, !is_own),
+            Verdict::Unanswered { why, .. } => {
+                self.engine.telemetry().notify(|observer| observer.rejected(why.name()));
+                Err(OnceError::of(why))
+            }
         }
     }
 

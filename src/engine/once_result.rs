@@ -1,5 +1,6 @@
 //! What comes of a message: an outcome, or why it has none, and what to do with it.
 
+use super::verdict::Unanswered;
 use crate::fingerprint::Match;
 use crate::slots::Refusal;
 
@@ -126,14 +127,21 @@ impl<E> OnceError<E> {
         }
     }
 
-    /// Returns the error of a message that was refused before it ran.
-    pub(super) fn refused(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Unavailable => Self::Unavailable,
-            Refusal::Corrupt => Self::Corrupt,
-            Refusal::Full => Self::Full,
-            Refusal::Overloaded => Self::Overloaded,
-            Refusal::ShuttingDown => Self::ShuttingDown,
+    /// Returns the error of a message that has no outcome for this reason.
+    pub(super) fn of(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Mismatch(found) => Self::Mismatch(found),
+            Unanswered::NotReplayable(_) => Self::NotReplayable,
+            // After a run without an effect, the next delivery of the message may run.
+            Unanswered::InFlight | Unanswered::Freed => Self::InFlight,
+            Unanswered::Unknown => Self::OutcomeUnknown,
+            Unanswered::Interrupted | Unanswered::InDoubt => Self::Interrupted,
+            // The effect and its record were undone, and the id is free.
+            Unanswered::NotCommitted | Unanswered::Refused(Refusal::Unavailable) => Self::Unavailable,
+            Unanswered::Refused(Refusal::Corrupt) => Self::Corrupt,
+            Unanswered::Refused(Refusal::Full) => Self::Full,
+            Unanswered::Refused(Refusal::Overloaded) => Self::Overloaded,
+            Unanswered::Refused(Refusal::ShuttingDown) => Self::ShuttingDown,
         }
     }
 }

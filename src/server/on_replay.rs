@@ -19,7 +19,7 @@ use super::effect::Effect;
 use super::header::lines;
 use super::not_applied::is_of_answers;
 use super::reject::rejection::Rejection;
-use crate::engine::{End, Engine, Verdict};
+use crate::engine::{Engine, Verdict};
 use crate::panics::panic_message;
 use crate::slots::{Event, LogThrottle, once_a_minute};
 use crate::store::Store;
@@ -90,7 +90,7 @@ impl Asking {
 /// Returns the outcome that a request has met.
 pub(super) fn recorded<T>(verdict: &Verdict<T>) -> Option<Bytes> {
     match verdict {
-        Verdict::End { end: End::Outcome(outcome), is_own: false, .. } => Some(outcome.clone()),
+        Verdict::Outcome { outcome, is_own: false, .. } => Some(outcome.clone()),
         _ => None,
     }
 }

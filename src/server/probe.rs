@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName};
 
 use super::header::lines;
-use crate::engine::{End, Verdict};
+use crate::engine::{Unanswered, Verdict};
 use crate::fingerprint::Match;
 
 /// The header that makes a request a probe. Its value is a Boolean of structured fields (RFC 9651, section 3.3.6).
@@ -18,8 +18,6 @@ pub(super) fn is_probe(headers: &HeaderMap) -> bool {
 /// the key. Any other client gets what it would get of a key that has not been used. A refusal is of the store, or of a
 /// damaged record, and may come of a used key alone.
 pub(super) fn is_of_client<T>(verdict: &Verdict<T>) -> bool {
-    !matches!(
-        verdict,
-        Verdict::Mismatch(Match::OtherCredentials | Match::NotVerifiable) | Verdict::End { end: End::Refused(_), .. }
-    )
+    let Verdict::Unanswered { why, .. } = verdict else { return true };
+    !matches!(why, Unanswered::Mismatch(Match::OtherCredentials | Match::NotVerifiable) | Unanswered::Refused(_))
 }

@@ -31,7 +31,8 @@ use super::origin::origin;
 use super::read::{let_go_if_reset, too_long, whole};
 use super::read_on::Connection;
 use super::reject::reasons;
-use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
+use crate::engine::name::RAN;
+use crate::engine::{self, Caller, End, Facts, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};
 use crate::store::Store;
@@ -283,7 +284,6 @@ pub(super) fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     waited: Option<Duration>,
     instead: Option<Instead>,
 ) -> RunAnswer<M, R, E> {
-    let policy = &layer.engine.policy;
     let is_of_own_run = verdict.is_of_own_run();
     let attempt = verdict.attempt().cloned();
     let facts = Facts { id: Some(id), attempt: attempt.as_ref(), waited, differs: verdict.differs(), ran: None };
@@ -294,29 +294,20 @@ pub(super) fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
             }
             return answer;
         }
-        Verdict::Mismatch(found) => reasons::of_mismatch(found, id),
-        Verdict::End { end, attempt, is_own } => match end {
-            End::Outcome(outcome) => match instead.map(|instead| *instead) {
-                Some((Replay::Refuse(rejection), _)) => rejection,
-                Some((Replay::Replace(answer), trailers)) => {
-                    return Ok(layer.replayed::<M, R>(span, answer, trailers, facts));
-                }
-                // The last argument is given for a replay.
-                Some((Replay::Give, _)) | None => {
-                    let facts = (!is_own).then_some(facts);
-                    return Ok(layer.recorded_answer::<M, R>(connection, span, id, &outcome, facts));
-                }
-            },
-            End::Refused(refusal) => reasons::of_refusal(refusal, id),
-            End::Consumed { status } => reasons::not_replayable(status),
-            End::Interrupted { .. } if is_own => reasons::interrupted_run(policy, id).of(attempt.origin),
-            End::Interrupted { .. } => reasons::outcome_unknown(policy, id).of(attempt.origin),
-            End::InDoubt => reasons::in_doubt(id).of(attempt.origin),
-            End::Released if is_own => reasons::not_committed(),
-            // With `Released` the key is free, or another process took a step first. This request does not run any
-            // more: its client retries.
-            End::InFlight | End::Released => reasons::in_flight(),
+        Verdict::Outcome { outcome, is_own, .. } => match instead.map(|instead| *instead) {
+            Some((Replay::Refuse(rejection), _)) => rejection,
+            Some((Replay::Replace(answer), trailers)) => {
+                return Ok(layer.replayed::<M, R>(span, answer, trailers, facts));
+            }
+            Some((Replay::Give, _)) | None => {
+                // The facts are for the report of a replay. A run has reported itself.
+                let facts = (!is_own).then_some(facts);
+                return Ok(layer.recorded_answer::<M, R>(connection, span, id, &outcome, facts));
+            }
         },
+        Verdict::Unanswered { why, attempt, .. } => {
+            reasons::of_unanswered(why, &layer.engine.policy, id, attempt.origin)
+        }
     };
     Ok(if is_of_own_run {
         layer.answer_rejection::<M, R>(connection, rejection)

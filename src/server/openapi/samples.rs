@@ -2,9 +2,10 @@
 
 use http::StatusCode;
 
-use crate::engine::OnInterrupted;
+use crate::engine::{OnInterrupted, Unanswered};
 use crate::fingerprint::{Match, RequestPart};
 use crate::key::RecordId;
+use crate::record::Origin;
 use crate::server::header::HeaderError;
 use crate::server::key_from::BadKey;
 use crate::server::options::Options;
@@ -20,8 +21,13 @@ pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
     let mut id = [0; 32];
     id[..4].copy_from_slice(&[0x3f, 0x9a, 0x1c, 0x07]);
     let id = RecordId::from_bytes(id);
+    // One for each way in which they read. What was not committed reads as a store that is away.
     let refusals = [Refusal::Unavailable, Refusal::Corrupt, Refusal::Full, Refusal::Overloaded, Refusal::ShuttingDown];
     let mismatches = [Match::Other(RequestPart::Body), Match::OtherCredentials, Match::NotVerifiable];
+    let ends = [Unanswered::InFlight, Unanswered::NotReplayable(StatusCode::OK.as_u16())].into_iter();
+    let unknown = [Unanswered::Unknown, Unanswered::Interrupted, Unanswered::InDoubt];
+    let unanswered =
+        ends.chain(unknown).chain(refusals.map(Unanswered::Refused)).chain(mismatches.map(Unanswered::Mismatch));
     let mut rejections = vec![
         reasons::key_malformed(&HeaderError::Repeated(header_name.clone())),
         reasons::body_incomplete(),
@@ -29,11 +35,6 @@ pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
         reasons::body_too_large(*max_request_body),
         reasons::not_found(),
         reasons::no_record(),
-        reasons::in_flight(),
-        reasons::not_replayable(StatusCode::OK.as_u16()),
-        reasons::outcome_unknown(policy, &id),
-        reasons::interrupted_run(policy, &id),
-        reasons::in_doubt(&id),
     ];
     if policy.on_interrupted == OnInterrupted::Rerun {
         rejections.push(reasons::would_run_again(&id));
@@ -44,8 +45,7 @@ pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
     if options.key_from.is_some() {
         rejections.extend([reasons::key_in_body_malformed(&BadKey::Repeated), reasons::keys_differ(header_name)]);
     }
-    rejections.extend(refusals.map(|refusal| reasons::of_refusal(refusal, &id)));
-    rejections.extend(mismatches.map(|found| reasons::of_mismatch(found, &id)));
+    rejections.extend(unanswered.map(|why| reasons::of_unanswered(why, policy, &id, Origin::default())));
     rejections
 }
 

@@ -12,9 +12,10 @@ use std::fmt::Debug;
 use http::{HeaderName, Method, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
-use crate::engine::{OnInterrupted, Policy};
+use crate::engine::{OnInterrupted, Policy, Unanswered};
 use crate::fingerprint::Match;
 use crate::key::RecordId;
+use crate::record::Origin;
 use crate::server::effect::Effect;
 use crate::server::header::{HeaderError, KeyForm};
 use crate::server::not_applied;
@@ -84,6 +85,21 @@ pub(crate) fn body_late() -> Rejection {
     Rejection { status: StatusCode::REQUEST_TIMEOUT, ..late }
 }
 
+/// Returns the rejection of a request of the operation `id` that gets no answer for this reason. `origin` is that of the
+/// operation's attempt.
+pub(crate) fn of_unanswered(why: Unanswered, policy: &Policy, id: &RecordId, origin: Origin) -> Rejection {
+    match why {
+        Unanswered::Mismatch(found) => of_mismatch(found, id),
+        Unanswered::NotReplayable(status) => not_replayable(status),
+        Unanswered::NotCommitted => not_committed(),
+        Unanswered::InFlight | Unanswered::Freed => in_flight(),
+        Unanswered::Interrupted => interrupted_run(policy, id).of(origin),
+        Unanswered::Unknown => outcome_unknown(policy, id).of(origin),
+        Unanswered::InDoubt => in_doubt(id).of(origin),
+        Unanswered::Refused(refusal) => of_refusal(refusal, id),
+    }
+}
+
 /// Returns the rejection for a refusal of the engine of the operation `id`.
 pub(crate) fn of_refusal(refusal: Refusal, id: &RecordId) -> Rejection {
     match refusal {
@@ -119,7 +135,7 @@ pub(crate) fn overloaded() -> Rejection {
 }
 
 /// Rejects a request that is not the one that its key was first used for.
-pub(crate) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
+fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
     match found {
         // It may be the owner of the key with a renewed token, the owner whose key another client has used first, or
         // that other client. The answer says what each has to do, and not what was requested under the key.
@@ -171,7 +187,7 @@ pub(crate) fn would_run_again(id: &RecordId) -> Rejection {
 }
 
 /// Rejects a duplicate while its operation goes on, or if the key was freed while it waited.
-pub(crate) fn in_flight() -> Rejection {
+fn in_flight() -> Rejection {
     let detail = "A request with this key is being processed. Try again with the same key.";
     Rejection::new(RejectionKind::InFlight, detail).after(1)
 }
@@ -194,7 +210,7 @@ pub(crate) fn not_replayable(status: u16) -> Rejection {
 }
 
 /// Rejects a retry of a request if it is unknown whether the request took effect.
-pub(crate) fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
+fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
     if policy.reconciler.is_some() {
         let detail = "It is not known yet whether the request with this key took effect. Try again later with the same \
             key. A new key would run it again.";
@@ -207,7 +223,7 @@ pub(crate) fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
 
 /// Rejects a request, or a retry of it, whose run has sent a transaction that may or may not be durable. Retries are
 /// rejected until the store knows, or until a restart, which shows the end.
-pub(crate) fn in_doubt(id: &RecordId) -> Rejection {
+fn in_doubt(id: &RecordId) -> Rejection {
     let detail = "The store failed while the request was being committed, and it is unknown whether it took effect. \
         Try again later with the same key. A new key could run it again.";
     let in_doubt = Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id).same_key();
@@ -215,13 +231,13 @@ pub(crate) fn in_doubt(id: &RecordId) -> Rejection {
 }
 
 /// Rejects a request whose own run did not commit the transaction of its effect and its record.
-pub(crate) fn not_committed() -> Rejection {
+fn not_committed() -> Rejection {
     let detail = "The transaction of this request was not committed. Nothing was done; try again with the same key.";
     Rejection::new(RejectionKind::StoreUnavailable, detail).after(1)
 }
 
 /// Rejects a request whose own run was interrupted.
-pub(crate) fn interrupted_run(policy: &Policy, id: &RecordId) -> Rejection {
+fn interrupted_run(policy: &Policy, id: &RecordId) -> Rejection {
     let unknown = "The request was interrupted, and it is unknown whether it took effect.";
     let then = match policy.on_interrupted {
         OnInterrupted::Rerun => "With the same key it is run again.",

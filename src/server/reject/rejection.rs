@@ -12,7 +12,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
-use crate::engine::Stats;
+use crate::engine::{Stats, name};
 use crate::key::{EmptyScope, RecordId};
 use crate::record::Origin;
 use crate::server::effect::Effect;
@@ -22,7 +22,7 @@ use crate::slots::REFUSALS;
 /// about the operation, and its title. The order of the rows is the order of the counts in the telemetry, which no
 /// store keeps.
 macro_rules! kinds {
-    ($($kind:ident, $slug:literal, $status:ident, $effect:ident, $title:literal;)*) => {
+    ($($kind:ident, $slug:expr, $status:ident, $effect:ident, $title:literal;)*) => {
         /// The kind of a rejection. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
         /// [`problem`](crate::problem).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,17 +56,17 @@ kinds! {
     KeyMalformed, "key-malformed", BAD_REQUEST, None, "The idempotency key is malformed";
     BodyTooLarge, "body-too-large", PAYLOAD_TOO_LARGE, None, "The request body is too large";
     BodyIncomplete, "body-incomplete", BAD_REQUEST, None, "The request body is incomplete";
-    StoreUnavailable, "store-unavailable", SERVICE_UNAVAILABLE, None, "The store is unavailable";
-    StoreFull, "store-full", SERVICE_UNAVAILABLE, None, "The store is full";
-    Overloaded, "overloaded", SERVICE_UNAVAILABLE, None, "The server is overloaded";
-    ShuttingDown, "shutting-down", SERVICE_UNAVAILABLE, None, "The server is shutting down";
-    KeyReused, "key-reused", UNPROCESSABLE_ENTITY, Unknown, "The idempotency key was used before";
-    CredentialsChanged, "credentials-changed", UNPROCESSABLE_ENTITY, Unknown, "The idempotency key was used with other credentials";
-    NotVerifiable, "not-verifiable", CONFLICT, Unknown, "The request can't be compared with the recorded one";
+    StoreUnavailable, name::STORE_UNAVAILABLE, SERVICE_UNAVAILABLE, None, "The store is unavailable";
+    StoreFull, name::STORE_FULL, SERVICE_UNAVAILABLE, None, "The store is full";
+    Overloaded, name::OVERLOADED, SERVICE_UNAVAILABLE, None, "The server is overloaded";
+    ShuttingDown, name::SHUTTING_DOWN, SERVICE_UNAVAILABLE, None, "The server is shutting down";
+    KeyReused, name::KEY_REUSED, UNPROCESSABLE_ENTITY, Unknown, "The idempotency key was used before";
+    CredentialsChanged, name::CREDENTIALS_CHANGED, UNPROCESSABLE_ENTITY, Unknown, "The idempotency key was used with other credentials";
+    NotVerifiable, name::NOT_VERIFIABLE, CONFLICT, Unknown, "The request can't be compared with the recorded one";
     NotFound, "not-found", NOT_FOUND, Unknown, "The idempotency key is not known";
-    InFlight, "in-flight", CONFLICT, Pending, "The request is in flight";
-    NotReplayable, "not-replayable", CONFLICT, Done, "The answer can't be replayed";
-    OutcomeUnknown, "outcome-unknown", CONFLICT, Unknown, "The outcome is unknown";
+    InFlight, name::IN_FLIGHT, CONFLICT, Pending, "The request is in flight";
+    NotReplayable, name::NOT_REPLAYABLE, CONFLICT, Done, "The answer can't be replayed";
+    OutcomeUnknown, name::OUTCOME_UNKNOWN, CONFLICT, Unknown, "The outcome is unknown";
 }
 
 impl RejectionKind {
