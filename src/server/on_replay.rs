@@ -18,6 +18,7 @@ use super::answer::{marks, snapshot};
 use super::effect::Effect;
 use super::header::lines;
 use super::not_applied::is_of_answers;
+use super::options::Hook;
 use super::reject::rejection::Rejection;
 use crate::engine::{Engine, Verdict};
 use crate::panics::panic_message;
@@ -69,14 +70,19 @@ pub(super) type Instead = Box<(Replay, Option<HeaderMap>)>;
 
 /// What it takes to ask the application before a replay. The request itself is gone by then.
 pub(super) struct Asking {
-    pub(super) hook: OnReplay,
-    pub(super) parts: Parts,
-    pub(super) began: Instant,
+    hook: OnReplay,
+    parts: Parts,
+    began: Instant,
 }
 
 impl Asking {
+    /// It is boxed, because few requests are asked about.
+    pub(super) fn of(Hook(hook): &Hook<OnReplay>, parts: &Parts) -> Box<Self> {
+        Box::new(Self { hook: Arc::clone(hook), parts: parts.clone(), began: Instant::now() })
+    }
+
     /// Asks what the request gets in place of the replay of this outcome. Counts what is no refusal.
-    pub(super) async fn about<St: Store>(self, outcome: Bytes, engine: &Engine<St>) -> Option<Instead> {
+    pub(super) async fn about<St: Store>(self: Box<Self>, outcome: Bytes, engine: &Engine<St>) -> Option<Instead> {
         // What can't be read is refused anyway.
         let (stored, trailers) = snapshot::decode(&outcome)?;
         let replay = ask(self.hook, self.parts, stored, trailers.as_ref()).await;

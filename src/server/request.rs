@@ -11,7 +11,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response, response};
-use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
 
@@ -25,8 +24,8 @@ use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
 use super::layer_state::LayerState;
 use super::not_applied;
-use super::on_replay::{Asking, Instead, OnReplay, Replay, recorded};
-use super::options::{Hook, Options};
+use super::on_replay::{Asking, Instead, Replay, recorded};
+use super::options::Options;
 use super::origin::origin;
 use super::read::{let_go_if_reset, too_long, whole};
 use super::read_on::Connection;
@@ -37,176 +36,173 @@ use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};
 use crate::store::Store;
 
-/// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
-/// `M` is the mode of the layer's bodies.
-pub(super) struct Exchange<S, St, B: SendBody, M> {
+/// A covered request, as it comes in. It is boxed, because it moves from future to future.
+pub(super) struct Incoming<S, St> {
     pub(super) layer: Arc<LayerState<St>>,
-    pub(super) key: Key,
+    /// The key in the header. There may be none if the body may have it.
+    pub(super) key: Option<Key>,
     /// The inner service, which was polled ready. If the request does not run, it is dropped without a call.
     pub(super) service: S,
     pub(super) parts: Parts,
-    /// The request's body, which is empty until it has been read.
-    pub(super) body: Passage<B>,
-    /// The scope that the key belongs to, once it is known, if there is one.
-    pub(super) scope: Option<Scope>,
-    /// The path that is a part of the record's id, once it is known, if one is.
-    pub(super) path: Option<Box<str>>,
-    /// The body's share of the budget for bodies, until the run takes the body over.
-    pub(super) share: Option<Share>,
-    pub(super) mode: PhantomData<fn() -> M>,
 }
+
+/// A request with a key whose body was read, and what is needed to run it. `M` is the mode of the layer's bodies.
+pub(super) struct Exchange<S, St, B: SendBody, M> {
+    pub(super) request: Box<Incoming<S, St>>,
+    key: Key,
+    body: Passage<B>,
+    /// The scope that the key belongs to, if there is one.
+    pub(super) scope: Option<Scope>,
+    /// The path that is a part of the record's id, if one is.
+    path: Option<Box<str>>,
+    /// The body's share of the budget for bodies, until the run takes the body over.
+    share: Option<Share>,
+    mode: PhantomData<fn() -> M>,
+}
+
+/// What the engine is asked about.
+type Identified<S, St, B, M> = (Box<Exchange<S, St, B, M>>, Operation, Caller);
 
 /// The answer of a run to its requester.
 pub(super) type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
-impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
-    /// Begins an exchange. `body` is the request's body, which was not polled yet, or `None` if it was read before.
-    pub(super) fn begin<R, E>(
-        self: Box<Self>,
-        body: Option<B>,
-        is_probe: bool,
-    ) -> BoxFuture<'static, RunAnswer<M, R, E>>
+impl<S, St: Store> Incoming<S, St> {
+    /// Takes the request through the steps at the top of this file. `body` was not polled yet.
+    pub(super) async fn answer<B, M, R, E>(self: Box<Self>, body: B, is_probe: bool) -> RunAnswer<M, R, E>
     where
-        M: BodyMode<B> + BodyMode<R>,
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
-        E: Send + 'static,
-        R: SendBody,
-    {
-        if is_probe {
-            return Box::pin(self.look::<R, E>(body));
-        }
-        match self.layer.options.on_replay.clone() {
-            None => Box::pin(self.answer::<R, E>(body)),
-            Some(Hook(ask)) => Box::pin(self.answer_if_asked::<R, E>(ask, body)),
-        }
-    }
-
-    /// Takes the request through the steps at the top of this file.
-    async fn answer<R, E>(self: Box<Self>, body: Option<B>) -> RunAnswer<M, R, E>
-    where
         M: BodyMode<B> + BodyMode<R>,
-        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
-        E: Send + 'static,
+        B: SendBody,
         R: SendBody,
+        E: Send + 'static,
     {
         let layer = Arc::clone(&self.layer);
         let span = engine::span();
-        let connection = Connection::of(&self.parts, false);
-        let (exchange, operation, caller) = match self.identify::<R>(&layer, connection, &span, body).await {
+        let connection = Connection::of(&self.parts, is_probe);
+        let (exchange, operation, caller) = match self.identify::<B, M, R, E>(&layer, connection, &span, body).await {
             Ok(identified) => identified,
-            Err(rejection) => return Ok(rejection),
+            Err(answer) => return answer,
         };
         let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
-        let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
-        let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, None);
+        let answer = if is_probe {
+            Box::pin(exchange.look::<R, E>(connection, &span, operation)).await
+        } else {
+            let asking = layer.options.on_replay.as_ref().map(|hook| Asking::of(hook, &exchange.request.parts));
+            let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
+            let instead = match asking {
+                // It must not borrow the verdict while it is asked.
+                Some(asking) if let Some(outcome) = recorded(&verdict) => {
+                    Box::pin(asking.about(outcome, &layer.engine)).await
+                }
+                _ => None,
+            };
+            answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead)
+        };
         if is_sub_request { as_of_sub_request(answer) } else { answer }
     }
 
-    /// The same, where the application is asked before a replay. Apart from it, because its future is longer.
-    async fn answer_if_asked<R, E>(self: Box<Self>, hook: OnReplay, body: Option<B>) -> RunAnswer<M, R, E>
-    where
-        M: BodyMode<B> + BodyMode<R>,
-        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
-        E: Send + 'static,
-        R: SendBody,
-    {
-        let layer = Arc::clone(&self.layer);
-        let span = engine::span();
-        let connection = Connection::of(&self.parts, false);
-        let (exchange, operation, caller) = match self.identify::<R>(&layer, connection, &span, body).await {
-            Ok(identified) => identified,
-            Err(rejection) => return Ok(rejection),
-        };
-        let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
-        let asking = Asking { hook, parts: exchange.parts.clone(), began: Instant::now() };
-        let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
-        // It must not borrow the verdict while it is asked.
-        let instead = match recorded(&verdict) {
-            Some(outcome) => asking.about(outcome, &layer.engine).await,
-            None => None,
-        };
-        let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead);
-        if is_sub_request { as_of_sub_request(answer) } else { answer }
-    }
-
-    /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected.
-    pub(super) async fn identify<R: SendBody>(
+    /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected, or
+    /// that has no key and is passed on.
+    async fn identify<B, M, R, E>(
         mut self: Box<Self>,
         layer: &LayerState<St>,
         connection: Connection,
         span: &Span,
-        body: Option<B>,
-    ) -> Result<(Box<Self>, Operation, Caller), Response<Through<M, R>>>
+        body: B,
+    ) -> Result<Identified<S, St, B, M>, RunAnswer<M, R, E>>
     where
-        M: BodyMode<R>,
+        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
+        M: BodyMode<B> + BodyMode<R>,
+        B: SendBody,
+        R: SendBody,
+        E: Send + 'static,
     {
         let body = pin!(body);
-        // This calls the application's scope function, which may reject the request. Where the body was read before, it
-        // was called before.
-        let scope = if body.is_some() { layer.options.scope_of(&self.parts) } else { Ok(self.scope.take()) };
-        let found = scope.and_then(|scope| {
-            self.path = layer.options.path_of_id(&self.parts);
-            Ok((Options::record_id(scope.as_ref(), &self.key, self.path.as_deref())?, scope))
-        });
-        let (id, scope) = match found {
-            Ok(found) => found,
-            Err(rejection) => {
+        let Options { sameness, header_name, max_request_body, key_from, .. } = &*layer.options;
+        let reject = |id: Option<&RecordId>, rejection| {
+            layer.reject::<M, R>(connection, span, Facts { id, ..Facts::default() }, rejection)
+        };
+        // This calls the application's scope function, which may reject the request. Without a key it needs no scope.
+        let scope = match layer.options.scope_of(&self.parts).map_err(Box::new) {
+            Err(rejection) if key_from.is_none() => {
                 // No request waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
-                let rejection = layer.reject::<M, R>(connection, span, Facts::default(), rejection);
-                return Err(match body.as_pin_mut() {
-                    Some(body) => Box::pin(connection.read_on(body, rejection)).await,
-                    None => rejection,
-                });
+                return Err(Ok(Box::pin(connection.read_on(body, reject(None, *rejection))).await));
+            }
+            scope => scope,
+        };
+        let known = scope.as_ref().ok().and_then(Option::as_ref);
+        let path = layer.options.path_of_id(&self.parts);
+        let id_of = |key: &Key| Options::record_id(known, key, path.as_deref());
+        // Where no scope says who asks, the credentials do. Those whom the application rejects are one client to the
+        // budget.
+        let credentials = matches!(scope, Ok(None)).then(|| sameness.credentials.names(&self.parts, header_name));
+        let client = sameness.client(&self.parts, known, credentials.as_deref());
+        let share = Some(Share::new(&layer.budget, client));
+        let mut bounds = Bounds { bytes: *max_request_body, share, ..Bounds::default() };
+        // A layer outside may hide from the body's own hint what the head declares.
+        let declared = declared_length(&self.parts.headers);
+        let collected = match declared {
+            Some(declared) if declared > *max_request_body as u64 => too_long(body),
+            _ => collect(body, &mut bounds).await,
+        };
+        let body: Passage<B> = match whole(collected, declared, *max_request_body) {
+            Ok(read) => read,
+            Err(unread) => {
+                let id = self.key.as_ref().and_then(|key| id_of(key).ok());
+                // The inner service and the budget for bodies are free for others while the rest is read on.
+                drop((self, bounds));
+                return Err(Ok(Box::pin(unread.refused(connection, |rejection| reject(id.as_ref(), rejection))).await));
             }
         };
-        let Options { sameness, header_name, max_request_body, .. } = &*layer.options;
-        // Where no scope says who asks, the credentials do.
-        let credentials = scope.is_none().then(|| sameness.credentials.names(&self.parts, header_name));
-        let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
-        if let Some(body) = body.as_pin_mut() {
-            let share = Some(Share::new(&layer.budget, client));
-            let mut bounds = Bounds { bytes: *max_request_body, share, ..Bounds::default() };
-            // A layer outside may hide from the body's own hint what the head declares.
-            let declared = declared_length(&self.parts.headers);
-            let collected = match declared {
-                Some(declared) if declared > *max_request_body as u64 => too_long(body),
-                _ => collect(body, &mut bounds).await,
-            };
-            match whole(collected, declared, *max_request_body) {
-                Ok(read) => self.body = read,
-                Err(unread) => {
-                    // The inner service and the budget for bodies are free for others while the rest is read on.
-                    drop((self, bounds));
-                    let facts = Facts { id: Some(&id), ..Facts::default() };
-                    let reject = |rejection| layer.reject::<M, R>(connection, span, facts, rejection);
-                    return Err(Box::pin(unread.refused(connection, reject)).await);
-                }
-            }
-            self.share = bounds.share;
-            let_go_if_reset(self.parts.version, declared).await;
-        }
+        let_go_if_reset(self.parts.version, declared).await;
         // It was read by now.
-        let data = if let Passage::Whole { data, .. } = &self.body { data } else { &Bytes::new() };
+        let data = if let Passage::Whole { data, .. } = &body { data } else { &Bytes::new() };
+        let of_header = self.key.take();
+        let found = match key_from {
+            None => Ok(of_header),
+            Some(key_from) => self.key_in(of_header, key_from, data, connection.is_probe),
+        };
+        let key = match found {
+            // `way.rs` has looked at the others.
+            Ok(Some(key)) if key_from.is_none() || connection.is_probe || !layer.is_enclosed(&self.parts, &key) => key,
+            Ok(key) => {
+                // As with a run, the body belongs to the service from here on.
+                drop(bounds);
+                return Err(Box::pin(self.pass_on::<B, M, R, E>(body, key.is_some())).await);
+            }
+            Err(rejection) => return Err(Ok(reject(None, rejection))),
+        };
+        let id = match id_of(&key) {
+            Ok(id) => id,
+            Err(rejection) => return Err(Ok(reject(None, rejection))),
+        };
         let fingerprint = sameness.fingerprint(&id, &self.parts, data, credentials.as_deref());
-        self.scope = scope;
+        let scope = match scope {
+            Ok(scope) => scope,
+            Err(rejection) => return Err(Ok(reject(None, *rejection))),
+        };
         let slots = layer.engine.store.slots();
         // `true` if a run that is still under way has sent this request, by itself or through what it calls.
         let is_within = self.enclosing().is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         // What a run sends belongs to that run, which has a place in its client's share.
         let client = (!is_within).then_some(client);
+        let exchange = Exchange { request: self, key, body, scope, path, share: bounds.share, mode: PhantomData };
         // The origin is found out once the request runs: see `Work::origin`.
-        Ok((self, Operation { id, fingerprint, origin: Origin::default() }, Caller { client, is_within }))
-    }
-
-    /// Returns whether the answer is for a handler that has sent this request to its own server.
-    pub(super) fn is_sub_request(&self) -> bool {
-        self.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key))
+        let operation = Operation { id, fingerprint, origin: Origin::default() };
+        Ok((Box::new(exchange), operation, Caller { client, is_within }))
     }
 
     /// Returns the exchange whose handler has sent this request.
     fn enclosing(&self) -> Option<&IdempotencyContext> {
         self.parts.extensions.get()
+    }
+}
+
+impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
+    /// Returns whether the answer is for a handler that has sent this request to its own server.
+    fn is_sub_request(&self) -> bool {
+        self.request.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key))
     }
 
     /// Calls the handler, and says how the run ends.
@@ -218,7 +214,8 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
     {
         // `_service` lives until the answer's body was read, which may depend on the service.
         let (layer, _service, answering) = {
-            let Self { layer, key, mut service, mut parts, body, path, share, .. } = *self;
+            let Self { request, key, body, path, share, .. } = *self;
+            let Incoming { layer, mut service, mut parts, .. } = *request;
             // From here on the body belongs to the run, and its part is free for other bodies.
             drop(share);
             let slots = Arc::clone(layer.engine.store.slots());
@@ -254,7 +251,7 @@ where
     E: Send + 'static,
 {
     fn origin(&self) -> Option<Origin> {
-        Some(origin(&self.layer.options, &self.parts, self.scope.as_ref()))
+        Some(origin(&self.request.layer.options, &self.request.parts, self.scope.as_ref()))
     }
 
     fn start(self: Box<Self>, context: RunContext) -> BoxFuture<'static, (RunAnswer<M, R, E>, End)> {
@@ -263,7 +260,7 @@ where
 }
 
 /// Returns the answer to a request that a handler has sent to its own server: its marks are not that handler's own.
-pub(super) fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>, E> {
+fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>, E> {
     let (mut parts, body) = answer?.into_parts();
     marks::remove(&mut parts.extensions);
     let effect = parts.headers.remove(Effect::HEADER);

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::{Request, Response};
 use tower_service::Service;
 
@@ -14,11 +13,10 @@ use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through};
 use super::context::IdempotencyContext;
 use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
-use super::in_body::Keyed;
 use super::layer_state::LayerState;
 use super::probe;
 use super::read_on::Connection;
-use super::request::Exchange;
+use super::request::Incoming;
 use super::way::Way;
 use crate::engine::{self, Facts};
 use crate::store::Store;
@@ -106,26 +104,10 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 let answer = async move { Ok(connection.read_on(pin!(body), rejection).await) };
                 ResponseFuture::boxed(Box::pin(answer), echo)
             }
-            Way::Body(key_from, of_header) => {
-                let (layer, service) = (Arc::clone(&self.layer), self.take_ready());
-                let keyed = Keyed { layer, key_from, of_header, service, parts, is_probe };
-                ResponseFuture::boxed(Box::pin(keyed.answer::<B, M, R, S::Error>(body)), echo)
-            }
             Way::Exchange(key) => {
-                let service = self.take_ready();
-                let exchange = Box::new(Exchange {
-                    layer: Arc::clone(&self.layer),
-                    key,
-                    service,
-                    parts,
-                    // It is read by the exchange, which then puts it here.
-                    body: Passage::Whole { data: Bytes::new(), trailers: None },
-                    scope: None,
-                    path: None,
-                    share: None,
-                    mode: self.mode,
-                });
-                ResponseFuture::boxed(exchange.begin::<R, S::Error>(Some(body), is_probe), echo)
+                let (layer, service) = (Arc::clone(&self.layer), self.take_ready());
+                let incoming = Box::new(Incoming { layer, key, service, parts });
+                ResponseFuture::boxed(Box::pin(incoming.answer::<B, M, R, S::Error>(body, is_probe)), echo)
             }
         }
     }

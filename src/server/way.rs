@@ -5,7 +5,6 @@ use http::{HeaderMap, HeaderName, Request};
 
 use super::context::IdempotencyContext;
 use super::header::{self, HeaderError::NotUuidV7};
-use super::key_from::KeyFrom;
 use super::layer_state::LayerState;
 use super::options::Options;
 use super::probe;
@@ -21,10 +20,8 @@ const FEW_HEADERS: usize = 8;
 pub(super) enum Way {
     /// The inner service gets it untouched: it is not covered, or it is within an exchange of its own operation.
     Pass,
-    /// It has this key. `request.rs` answers it, or `look.rs` if it is a probe.
-    Exchange(Key),
-    /// Its body may have a key here, and its header has this one, if it has one. `in_body.rs` reads the body.
-    Body(KeyFrom, Option<Key>),
+    /// Its header has this key, or its body may have one. `request.rs` answers it.
+    Exchange(Option<Key>),
     /// Its key is missing or malformed, or its method is in other letters than a covered one.
     Reject(Rejection),
 }
@@ -77,9 +74,9 @@ impl<St: Store> LayerState<St> {
             other => other,
         };
         match key {
-            Ok(key) if let Some(key_from) = &self.options.key_from => Way::Body(key_from.clone(), key),
+            Ok(key) if self.options.key_from.is_some() => Way::Exchange(key),
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
-            Ok(Some(key)) => Way::Exchange(key),
+            Ok(key @ Some(_)) => Way::Exchange(key),
             Ok(None) if is_probe || self.options.require_key => {
                 Way::Reject(reasons::key_missing(name, self.options.profile.key_form, None))
             }

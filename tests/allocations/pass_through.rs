@@ -109,7 +109,8 @@ fn a_request_with_a_key_allocates_few_blocks() {
         (0..200).map(more).min().unwrap()
     };
     let (first, replay) = (least(false), least(true));
-    assert!(first <= 20 && replay <= 3, "{first} and {replay} blocks more");
+    // A request and what is known of it once its body was read are a block each.
+    assert!(first <= 20 && replay <= 4, "{first} and {replay} blocks more");
 }
 
 /// Fails the test when it is read; says how long it would be.
