@@ -126,7 +126,7 @@ pub use server::context::IdempotencyContext;
 pub use server::fingerprint::identify::FingerprintBody;
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::layer::IdempotencyLayer;
+pub use server::layer::layer::IdempotencyLayer;
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::reject::rejection::{Rejection, RejectionKind};

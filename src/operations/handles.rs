@@ -8,7 +8,7 @@ use super::encoding::Encoding;
 use super::reader::Operations;
 use crate::engine::once::Once;
 #[cfg(feature = "server")]
-use crate::server::layer::IdempotencyLayer;
+use crate::server::layer::layer::IdempotencyLayer;
 use crate::store::Store;
 
 #[cfg(feature = "server")]

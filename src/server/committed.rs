@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use super::context::IdempotencyContext;
 use crate::engine::{Completable, Encoder, RunContext};
 use crate::server::answer::snapshot;
+use crate::server::context::IdempotencyContext;
 use crate::store::TransactionError;
 use crate::store::contract::Sealed;
 

@@ -4,9 +4,9 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::bodies::body::{BodyMode, SendBody};
+use super::bodies::read_on::Connection;
+use super::gate::probe;
 use super::on_replay::{Asking, recorded};
-use super::probe;
-use super::read_on::Connection;
 use super::reject::reasons;
 use super::request::{Exchange, Incoming, RunAnswer, answer_of};
 use crate::engine::{Facts, Looked};

@@ -18,7 +18,6 @@ use super::answer::{marks, snapshot};
 use super::effect::Effect;
 use super::header::lines;
 use super::not_applied::is_of_answers;
-use super::options::Hook;
 use super::reject::rejection::Rejection;
 use crate::engine::{Engine, Verdict};
 use crate::panics::panic_message;
@@ -77,7 +76,7 @@ pub(super) struct Asking {
 
 impl Asking {
     /// It is boxed, because few requests are asked about.
-    pub(super) fn of(Hook(hook): &Hook<OnReplay>, parts: &Parts) -> Box<Self> {
+    pub(super) fn of(hook: &OnReplay, parts: &Parts) -> Box<Self> {
         Box::new(Self { hook: Arc::clone(hook), parts: parts.clone(), began: Instant::now() })
     }
 

@@ -10,14 +10,14 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through};
+use super::bodies::read_on::Connection;
 use super::context::IdempotencyContext;
 use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
+use super::gate::probe;
+use super::gate::way::Way;
 use super::layer_state::LayerState;
-use super::probe;
-use super::read_on::Connection;
 use super::request::Incoming;
-use super::way::Way;
 use crate::engine::{self, Facts};
 use crate::store::Store;
 

@@ -4,7 +4,10 @@
 //! - `meaning.rs`: decides what an answer means for the key.
 //! - `snapshot.rs`: turns an answer into the bytes of an outcome, and back.
 //! - `kept_headers.rs`: says which headers of an answer are recorded, as the layer's user chooses.
+//! - `checked.rs`: marks what an extractor rejects as invalid.
 
+#[cfg(feature = "axum")]
+pub(super) mod checked;
 pub(super) mod kept_headers;
 pub(crate) mod marks;
 pub(crate) mod meaning;

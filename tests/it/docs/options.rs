@@ -25,13 +25,12 @@ fn builders(source: &str) -> BTreeSet<String> {
 
 /// The options of the layer.
 pub(crate) fn options() -> BTreeSet<String> {
-    let mut options = builders(include_str!("../../../src/server/builder.rs"));
-    for of_others in
-        [include_str!("../../../src/server/visibility.rs"), include_str!("../../../src/server/discovery.rs")]
-    {
-        options.append(&mut builders(of_others));
-    }
-    options
+    let rooms = [
+        include_str!("../../../src/server/layer/decisions.rs"),
+        include_str!("../../../src/server/layer/usual.rs"),
+        include_str!("../../../src/server/layer/rare.rs"),
+    ];
+    rooms.into_iter().flat_map(builders).collect()
 }
 
 #[test]

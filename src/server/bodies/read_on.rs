@@ -20,7 +20,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
-use super::header::{is_of_grpc, lines};
+use crate::server::header::{is_of_grpc, lines};
 use crate::timeouts::within;
 
 /// The most bytes that are read on.
@@ -30,11 +30,11 @@ const READ_ON_FOR: Duration = Duration::from_secs(1);
 
 /// The facts that decide how a rejection reaches the client of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     /// `true` if the request is a gRPC call.
-    pub(super) is_grpc: bool,
+    pub(crate) is_grpc: bool,
     /// `true` if the request is a probe.
-    pub(super) is_probe: bool,
+    pub(crate) is_probe: bool,
     // `true` if the connection closes after an answer that came before its request was read.
     closes: bool,
     // `true` if the client waits until it is asked for the body.
@@ -42,7 +42,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn of(parts: &Parts, is_probe: bool) -> Self {
+    pub(crate) fn of(parts: &Parts, is_probe: bool) -> Self {
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         // HTTP/1.0 has no such expectation.
         let waits = parts.version > Version::HTTP_10 && lines(&parts.headers, EXPECT).any(expects);
@@ -51,12 +51,12 @@ impl Connection {
     }
 
     /// Returns the same facts, after the client was asked for its body.
-    pub(super) fn after_body_was_asked_for(self) -> Self {
+    pub(crate) fn after_body_was_asked_for(self) -> Self {
         Self { waits: false, ..self }
     }
 
     /// Makes `rejection` say that the connection is closed after it.
-    pub(super) fn close<R>(self, mut rejection: Response<R>) -> Response<R> {
+    pub(crate) fn close<R>(self, mut rejection: Response<R>) -> Response<R> {
         if self.closes {
             rejection.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -65,7 +65,7 @@ impl Connection {
 
     /// Reads the rest of `body`, so that the connection stays usable. If that fails, makes `rejection` say that it is
     /// closed.
-    pub(super) async fn read_on<B: Body + Unpin, R>(self, body: B, rejection: Response<R>) -> Response<R> {
+    pub(crate) async fn read_on<B: Body + Unpin, R>(self, body: B, rejection: Response<R>) -> Response<R> {
         if self.is_read(body).await { rejection } else { self.close(rejection) }
     }
 

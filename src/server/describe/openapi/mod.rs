@@ -13,3 +13,5 @@ mod merge;
 mod parts;
 mod rejections;
 mod samples;
+
+pub(in crate::server) use document::document;

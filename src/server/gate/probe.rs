@@ -2,22 +2,22 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::header::lines;
 use crate::engine::{Unanswered, Verdict};
 use crate::fingerprint::Match;
+use crate::server::header::lines;
 
 /// The header that makes a request a probe. Its value is a Boolean of structured fields (RFC 9651, section 3.3.6).
-pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-probe");
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("idempotency-probe");
 
 /// Returns whether the request must not run. Only `?0` says that it may: a value that can't be read is taken for `?1`.
-pub(super) fn is_probe(headers: &HeaderMap) -> bool {
+pub(crate) fn is_probe(headers: &HeaderMap) -> bool {
     lines(headers, HEADER).any(|value| value.as_bytes() != b"?0")
 }
 
 /// Returns whether a client may learn of the verdict whose key belongs to no scope: whether it is the one that has used
 /// the key. Any other client gets what it would get of a key that has not been used. A refusal is of the store, or of a
 /// damaged record, and may come of a used key alone.
-pub(super) fn is_of_client<T>(verdict: &Verdict<T>) -> bool {
+pub(crate) fn is_of_client<T>(verdict: &Verdict<T>) -> bool {
     let Verdict::Unanswered { why, .. } = verdict else { return true };
     !matches!(why, Unanswered::Mismatch(Match::OtherCredentials | Match::NotVerifiable) | Unanswered::Refused(_))
 }

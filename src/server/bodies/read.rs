@@ -1,20 +1,20 @@
 //! The body of a request: whether it was read whole, and why the request is refused if not.
 //!
-//! These are plain functions around [`collect`](super::bodies::collect::collect): a future of their own would make that
+//! These are plain functions around [`collect`](crate::server::bodies::collect::collect): a future of their own would make that
 //! of an exchange too long.
 
 use bytes::Bytes;
 use http::{Response, Version};
 use http_body::Body;
 
-use super::bodies::body::Passage;
-use super::bodies::collect::{Collected, Why, exceeds_limit};
 use super::read_on::Connection;
-use super::reject::reasons;
-use super::reject::rejection::Rejection;
+use crate::server::bodies::body::Passage;
+use crate::server::bodies::collect::{Collected, Why, exceeds_limit};
+use crate::server::reject::reasons;
+use crate::server::reject::rejection::Rejection;
 
 /// A body that was not read to its end, and why its request is refused.
-pub(super) enum Unread<B> {
+pub(crate) enum Unread<B> {
     /// It has ended too early.
     Ended(Rejection),
     /// The rest can't be read, or is not waited for.
@@ -25,7 +25,7 @@ pub(super) enum Unread<B> {
 
 impl<B: Body + Unpin> Unread<B> {
     /// Returns the answer to the request, which `reject` makes.
-    pub(super) async fn refused<R>(
+    pub(crate) async fn refused<R>(
         self,
         connection: Connection,
         reject: impl FnOnce(Rejection) -> Response<R>,
@@ -42,14 +42,14 @@ impl<B: Body + Unpin> Unread<B> {
 }
 
 /// Returns a body that is too long, of which nothing was read.
-pub(super) fn too_long<B: Body>(body: B) -> Collected<B> {
+pub(crate) fn too_long<B: Body>(body: B) -> Collected<B> {
     Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: body }
 }
 
 /// Returns what was read of a body that was collected, or why its request is refused. `declared` is its length, as
 /// the head says it.
 #[inline]
-pub(super) fn whole<B: Body<Error: 'static>, T: Body>(
+pub(crate) fn whole<B: Body<Error: 'static>, T: Body>(
     collected: Collected<B>,
     declared: Option<u64>,
     limit: usize,
@@ -86,7 +86,7 @@ pub(super) fn whole<B: Body<Error: 'static>, T: Body>(
 /// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` could distinguish them,
 /// but many bodies that a layer outside has made don't implement it, and can't be rejected for that. hyper looks for a
 /// reset whenever this future is not ready, and drops this future if there was one.
-pub(super) async fn let_go_if_reset(version: Version, declared: Option<u64>) {
+pub(crate) async fn let_go_if_reset(version: Version, declared: Option<u64>) {
     if version >= Version::HTTP_2 && declared.is_none() {
         tokio::task::yield_now().await;
     }

@@ -3,16 +3,16 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 
-use super::header::lines;
-use super::options::Options;
 use crate::key::Scope;
 use crate::record::{Described, Origin};
+use crate::server::header::lines;
+use crate::server::options::Options;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Returns the origin of the operation of a request whose key belongs to `scope`. This calls the application's `label`
 /// function.
-pub(super) fn origin(options: &Options, parts: &Parts, scope: Option<&Scope>) -> Origin {
+pub(crate) fn origin(options: &Options, parts: &Parts, scope: Option<&Scope>) -> Origin {
     let label = options.label.as_ref().and_then(|label| Described::label(&label(parts)?));
     Origin::of(Described { scope: scope.map(Scope::digest), label, trace: trace_id(&parts.headers) })
 }

@@ -1,33 +1,25 @@
-//! The options of a layer, each a method, in the groups of `docs/options.md`. `discovery.rs` and `visibility.rs` have
-//! what clients expect and what operators see.
+//! The options that many services need: the second section of `docs/options.md`.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderName, Method, Response};
 
-use super::answer::kept_headers::KeptHeaders;
-use super::answer::meaning::Classify;
-use super::answer::snapshot::{Recorder, outcome_of_answer};
-use super::bodies::body::{AnyBody, SendBody};
-use super::fingerprint::identify::FingerprintBody;
-use super::key_from::KeyFrom;
 use super::layer::IdempotencyLayer;
-use super::on_replay::Replay;
-use super::options::{Hook, can_be_covered};
-use super::reject::rejection::Rejection;
-use super::scope::IntoScope;
-use crate::engine::{OnInFlight, OnInterrupted, Reconciler};
+use crate::engine::OnInFlight;
+use crate::server::answer::kept_headers::KeptHeaders;
+use crate::server::answer::meaning::Classify;
+use crate::server::bodies::body::AnyBody;
+use crate::server::fingerprint::identify::FingerprintBody;
+use crate::server::key_from::KeyFrom;
+use crate::server::on_replay::Replay;
+use crate::server::options::{Hook, can_be_covered};
+use crate::server::profile::Profile;
+use crate::server::reject::rejection::Rejection;
 
-/// Options. **Every service should think about two: [`scope`](Self::scope), which says whose a key is, and
-/// [`on_interrupted`](Self::on_interrupted), which says what a retry gets if it is unknown how the first run ended.**
-/// All others have defaults that rarely change. [`guide::options`](mod@crate::guide::options) lists them. If an option
-/// is set twice, the last call counts; lists are replaced, not added to.
-///
 /// # Which requests have a key
 impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the methods that are covered, instead of POST and PATCH. To cover DELETE as well, name all three. Safe
@@ -44,24 +36,6 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// that the client sent. Default: all.
     pub fn covers(self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|options| options.covers = Some(Hook(Arc::new(covers))))
-    }
-
-    /// Sets whether requests without a key are refused (400 `key-missing`). Then every request is covered whose method
-    /// is neither safe nor CONNECT, whatever [`methods`](Self::methods) names, unless [`covers`](Self::covers) leaves
-    /// it out. Default: false; covered requests without a key pass through.
-    pub fn require_key(self, require: bool) -> Self {
-        self.with(|options| options.require_key = require)
-    }
-
-    /// Sets whether only keys in double quotes are taken, which are structured-field Strings. Default: false; keys
-    /// without quotes are taken too.
-    pub fn strict_keys(self, strict: bool) -> Self {
-        self.with(|options| options.strict_keys = strict)
-    }
-
-    /// Sets the header that carries the key. Default: `Idempotency-Key`.
-    pub fn header_name(self, name: HeaderName) -> Self {
-        self.with(|options| options.header_name = name)
     }
 
     /// Sets where the body of a request may have its key: for AdCP, AIP-155, JSON-RPC, MCP, and forms of a browser. A
@@ -87,40 +61,10 @@ impl<St, M> IdempotencyLayer<St, M> {
     pub fn key_from(self, place: KeyFrom) -> Self {
         self.with(|options| options.key_from = Some(place))
     }
-
-    /// Sets the header that marks a replay. Its value is `true`. Default: `Idempotent-Replayed`.
-    pub fn replay_header_name(self, name: HeaderName) -> Self {
-        self.with(|options| Arc::make_mut(&mut options.recorder).replay_header_name = name)
-    }
 }
 
 /// # Which requests are the same
 impl<St, M> IdempotencyLayer<St, M> {
-    /// Sets the function that says to whom a key belongs: the account, tenant or principal, as some layer outside has
-    /// established it. The function returns a [`Scope`](crate::Scope), an `Option` of one, or a `Result` of either. If
-    /// it returns a rejection, the request is answered with that. Default: no scope. Without one, the request's
-    /// credentials ([`CREDENTIAL_HEADERS`](super::CREDENTIAL_HEADERS)) must be the same in a retry.
-    /// [`guide::security`](mod@crate::guide::security#scope) says when to set it.
-    /// ```
-    /// use http::StatusCode;
-    /// use http::request::Parts;
-    /// use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, Scope};
-    ///
-    /// /// An authentication layer outside puts it into the request's extensions.
-    /// #[derive(Clone)]
-    /// struct Account(String);
-    ///
-    /// let layer = IdempotencyLayer::new(MemoryStore::new()).scope(|parts: &Parts| {
-    ///     let Some(Account(id)) = parts.extensions.get() else {
-    ///         return Err(Rejection::from(StatusCode::UNAUTHORIZED));
-    ///     };
-    ///     Ok(Scope::new(id)?)
-    /// });
-    /// ```
-    pub fn scope<T: IntoScope>(self, scope: impl Fn(&Parts) -> T + Send + Sync + 'static) -> Self {
-        self.with(|options| options.scope = Some(Hook(Arc::new(move |parts| scope(parts).into_scope()))))
-    }
-
     /// Sets headers that say who asks, besides [`CREDENTIAL_HEADERS`](super::CREDENTIAL_HEADERS). Where no
     /// [`scope`](Self::scope) says whose a key is, a request with another value is another client's (422
     /// `credentials-changed`), and so is one that is compared with a record made with other names. Default: none.
@@ -157,58 +101,16 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.policy.on_in_flight = policy)
     }
 
-    /// Sets what a retry gets when the run before it was interrupted. Of this and
-    /// [`reconcile_with`](Self::reconcile_with), the last call counts. Default: [`OnInterrupted::Refuse`].
-    pub fn on_interrupted(self, on_interrupted: OnInterrupted) -> Self {
-        self.with(|options| {
-            options.reconcile = None;
-            options.policy.set_on_interrupted(on_interrupted);
-        })
-    }
-
-    /// Sets the reconciler, which is asked about an interrupted run when its request is sent again. The request is
-    /// refused (`outcome-unknown`) if the reconciler does not know. The answer that the reconciler gives is recorded
-    /// and replayed like a handler's. Its body is read as a handler's is; an answer whose body fails, or is longer than
-    /// [`max_response_body`](Self::max_response_body), counts as unknown. Default: there is no reconciler.
-    ///
-    /// The same key and the same request, sent again after the [`retention`](Self::retention), are another operation
-    /// with the same derived key. What the reconciler finds is of this operation if it is no older than
-    /// [`began`](crate::store::InterruptedRun::began) minus half of the retention.
-    ///
-    /// ```
-    /// # #[cfg(feature = "memory")] {
-    /// # use std::time::{Duration, SystemTime};
-    /// use axum::response::{IntoResponse as _, Response};
-    /// use tower_idempotency::clock::Timestamp;
-    /// use tower_idempotency::engine::{Reconciled, Reconciler};
-    /// use tower_idempotency::store::InterruptedRun;
-    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
-    /// const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
-    /// # struct Charge { at: SystemTime, receipt: String }
-    /// # async fn look_up(key: &str) -> Result<Option<Charge>, std::io::Error> { Ok(None) }
-    /// let reconciler = Reconciler::<Response>::new(|run: InterruptedRun| async move {
-    ///     let Some(key) = run.derived_key("charge") else { return Reconciled::StillUnknown };
-    ///     let is_earlier = |at| Timestamp::from(at).plus(RETENTION / 2) < run.began;
-    ///     match look_up(&key).await {
-    ///         Ok(Some(charge)) if is_earlier(charge.at) => Reconciled::StillUnknown,
-    ///         Ok(Some(charge)) => Reconciled::Outcome(charge.receipt.into_response()),
-    ///         Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
-    ///         Err(_) => Reconciled::StillUnknown,
-    ///     }
-    /// });
-    /// let layer = IdempotencyLayer::new(MemoryStore::new()).retention(RETENTION).reconcile_with(reconciler);
-    /// # let _ = layer;
-    /// # }
-    /// ```
-    pub fn reconcile_with<B: SendBody>(self, reconciler: Reconciler<Response<B>>) -> Self {
-        self.with(|options| {
-            // The recorder is an argument, because options that are set later may change it.
-            let recording = move |recorder: &Arc<Recorder>| {
-                let recorder = Arc::clone(recorder);
-                reconciler.map(move |answer| outcome_of_answer(Arc::clone(&recorder), answer))
-            };
-            options.reconcile = Some(Hook(Arc::new(recording)));
-        })
+    /// Sets the function that decides what an unmarked answer means, and what an error of the inner service means: that
+    /// it is a final outcome, that nothing happened, or that the effect is unknown. An answer is unmarked if the
+    /// handler has not marked it as [`Keep`](crate::Keep), [`Release`](crate::Release), [`Secret`](crate::Secret) or
+    /// [`Unsure`](crate::Unsure). A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns an `Option` of
+    /// a [`Meaning`](crate::Meaning) is enough; `None` leaves the answer to the default. Default: what the
+    /// [`profile`](Self::profile) says of a 5xx, else [`Meaning::of_answer`](crate::Meaning::of_answer), and under
+    /// [`OnInterrupted::Rerun`] [`Meaning::of_answer_under_rerun`](crate::Meaning::of_answer_under_rerun); errors are
+    /// unknown.
+    pub fn classify(self, classify: impl Classify) -> Self {
+        self.with(|options| options.classify = Some(Hook(Arc::new(classify))))
     }
 
     /// Sets the function that is asked before a recorded answer is given again: to a retry, and to a request that has
@@ -239,18 +141,6 @@ impl<St, M> IdempotencyLayer<St, M> {
         F: Future<Output = Replay> + Send + 'static,
     {
         self.with(|options| options.on_replay = Some(Hook(Arc::new(move |parts, stored| Box::pin(ask(parts, stored))))))
-    }
-
-    /// Sets the function that decides what an unmarked answer means, and what an error of the inner service means: that
-    /// it is a final outcome, that nothing happened, or that the effect is unknown. An answer is unmarked if the
-    /// handler has not marked it as [`Keep`](crate::Keep), [`Release`](crate::Release), [`Secret`](crate::Secret) or
-    /// [`Unsure`](crate::Unsure). A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns an `Option` of
-    /// a [`Meaning`](crate::Meaning) is enough; `None` leaves the answer to the default. Default: what the
-    /// [`profile`](Self::profile) says of a 5xx, else [`Meaning::of_answer`](crate::Meaning::of_answer), and under
-    /// [`OnInterrupted::Rerun`] [`Meaning::of_answer_under_rerun`](crate::Meaning::of_answer_under_rerun); errors are
-    /// unknown.
-    pub fn classify(self, classify: impl Classify) -> Self {
-        self.with(|options| options.classify = Some(Hook(Arc::new(classify))))
     }
 }
 
@@ -318,16 +208,54 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 }
 
-/// # How answers look
+/// # What clients see
 impl<St, M> IdempotencyLayer<St, M> {
+    /// Sets the profile: what clients expect of this API's keys. It sets [`require_key`](Self::require_key),
+    /// [`fingerprint_body`](Self::fingerprint_body) and [`replay_header_name`](Self::replay_header_name), unless the
+    /// application has set them to something else than their defaults. Records made under a profile that compares
+    /// bodies in another way can't be compared (409 `not-verifiable`), and keys get other records where
+    /// [`key_per_path`](Profile::key_per_path) changes. Default: [`Profile::draft`].
+    pub fn profile(self, profile: Profile) -> Self {
+        self.with(|options| {
+            // What is as the profile before has it, the application has not set.
+            let before = std::mem::replace(&mut options.profile, Arc::new(profile));
+            let profile = &options.profile;
+            if options.require_key == before.require_key {
+                options.require_key = profile.require_key;
+            }
+            if options.sameness.has_body(&before.fingerprint_body) {
+                options.sameness.of_body(profile.fingerprint_body.clone());
+            }
+            if options.recorder.replay_header_name == before.replay_header {
+                Arc::make_mut(&mut options.recorder).replay_header_name = profile.replay_header.clone();
+            }
+        })
+    }
+
+    /// Names the routes that this layer covers, for clients, with the paths that clients send: `/v1/charges`, or
+    /// `/v1/charges/{id}` for any segment. [`discovery`](Self::discovery) lists them as they are given here. An
+    /// `OPTIONS` request to one of them gets that description, if the application has no answer of its own (it answers
+    /// 405 or 501). A CORS preflight is left to the application. Default: no routes, and no such answers.
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// use axum::{Router, routing::post};
+    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+    ///
+    /// let layer = IdempotencyLayer::new(MemoryStore::new()).discoverable(["/charges"]);
+    /// let app: Router = Router::new()
+    ///     .route("/charges", post(|| async { "charged" }))
+    ///     .route_layer(layer.clone())
+    ///     .merge(layer.well_known());
+    /// # }
+    /// ```
+    pub fn discoverable(self, routes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let routes: Vec<String> = routes.into_iter().map(Into::into).collect();
+        self.with(|options| options.routes = routes.into())
+    }
+
     /// Sets which headers of an answer are replayed. Default: those that [`KeptHeaders`] keeps by default.
     pub fn kept_headers(self, kept: KeptHeaders) -> Self {
         self.with(|options| Arc::make_mut(&mut options.recorder).kept_headers = kept)
-    }
-
-    /// Sets the beginning of every problem's `type`. Default: [`problem`](crate::problem) in the documentation.
-    pub fn problem_base(self, base: impl Into<String>) -> Self {
-        self.with(|options| options.problem_base = base.into().into())
     }
 
     /// Sets the function that builds the response for a rejection. `Retry-After` is set whatever the function returns,
@@ -349,7 +277,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 }
 
-/// # What surrounds a run
+/// # Without axum
 impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the body mode to `AnyBody`, which carries every body. Use it where the request's body or the answer's is
     /// not axum's: in a plain Tower stack, on a hyper server, around tonic's routes. A body `B` comes out as
@@ -375,16 +303,5 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// ```
     pub fn any_body(self) -> IdempotencyLayer<St, AnyBody> {
         self.in_mode()
-    }
-
-    /// Sets the function that each run's future passes through before it is spawned. It is called in the requester's
-    /// task, so that it can carry task-locals over. If the future is dropped before its first poll, the run never
-    /// began. If it is dropped later, the run is interrupted. If it is dropped while its outcome is being written, this
-    /// process refuses the key until the retention is over or it restarts. Default: none.
-    pub fn wrap_run<F>(self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.with(|options| options.wrap_run = Some(Hook(Arc::new(move |run| Box::pin(wrap(run))))))
     }
 }

@@ -3,10 +3,9 @@
 use http::HeaderName;
 use http::header::{LINK, RETRY_AFTER};
 
-use super::effect::Effect;
-use super::layer::IdempotencyLayer;
-use super::options::Options;
-use super::probe;
+use crate::server::effect::Effect;
+use crate::server::gate::probe;
+use crate::server::options::Options;
 
 /// The headers of a layer, as its options name them, for a CORS layer outside (Fetch standard, section "CORS
 /// protocol").
@@ -22,23 +21,13 @@ pub struct CorsHeaders {
     pub expose: Vec<HeaderName>,
 }
 
-impl<St, M> IdempotencyLayer<St, M> {
-    /// Returns the headers of this layer that scripts of other origins need, for a CORS layer outside. Add those of
-    /// your API, such as `Content-Type`.
-    ///
-    /// ```
-    /// # use tower_idempotency::{IdempotencyLayer, MemoryStore};
-    /// let headers = IdempotencyLayer::new(MemoryStore::new()).cors_headers();
-    /// assert_eq!(headers.allow, ["idempotency-key", "idempotency-probe"]);
-    /// assert_eq!(headers.expose, ["idempotent-replayed", "idempotency-effect", "retry-after", "link"]);
-    /// ```
-    #[must_use]
-    pub fn cors_headers(&self) -> CorsHeaders {
-        let Options { header_name, recorder, outcome_header_name, profile, .. } = &*self.state().options;
+impl CorsHeaders {
+    pub(in crate::server) fn of(options: &Options) -> Self {
+        let Options { header_name, recorder, outcome_header_name, profile, .. } = options;
         let mut expose = vec![recorder.replay_header_name.clone(), Effect::HEADER, RETRY_AFTER, LINK];
         expose.extend(outcome_header_name.clone());
         expose.extend(profile.retry_header.clone());
         expose.extend(profile.echo_key.then(|| header_name.clone()));
-        CorsHeaders { allow: vec![header_name.clone(), probe::HEADER], expose }
+        Self { allow: vec![header_name.clone(), probe::HEADER], expose }
     }
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::answer::marks::Invalid;
+use crate::server::answer::marks::Invalid;
 
 /// An extractor that marks a 400, 413, 415 or 422 of the extractor within as [`Invalid`]. The layer's
 /// [`Profile`](super::Profile) decides whether the key is free then.

@@ -3,21 +3,21 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Request};
 
-use super::context::IdempotencyContext;
-use super::header::{self, HeaderError::NotUuidV7};
-use super::layer_state::LayerState;
-use super::options::Options;
 use super::probe;
-use super::reject::reasons;
-use super::reject::rejection::Rejection;
 use crate::key::Key;
+use crate::server::context::IdempotencyContext;
+use crate::server::header::{self, HeaderError::NotUuidV7};
+use crate::server::layer_state::LayerState;
+use crate::server::options::Options;
+use crate::server::reject::reasons;
+use crate::server::reject::rejection::Rejection;
 use crate::store::Store;
 
 /// Up to this number of header fields, it is cheaper to compare all names than to hash one that `http` doesn't know.
 const FEW_HEADERS: usize = 8;
 
 /// The next step for a request.
-pub(super) enum Way {
+pub(crate) enum Way {
     /// The inner service gets it untouched: it is not covered, or it is within an exchange of its own operation.
     Pass,
     /// Its header has this key, or its body may have one. `request.rs` answers it.
@@ -30,7 +30,7 @@ impl<St: Store> LayerState<St> {
     /// Returns whether a request passes because its method is not covered, or because it has no key and needs none.
     /// Most requests do. The head alone says so, without an allocation. A probe passes only with a safe method (RFC
     /// 9110, section 9.2.1): it must not run.
-    pub(super) fn passes<B>(&self, request: &Request<B>) -> bool {
+    pub(crate) fn passes<B>(&self, request: &Request<B>) -> bool {
         let (options, method) = (&self.options, request.method());
         match options.covers_method(method) {
             true => {
@@ -48,7 +48,7 @@ impl<St: Store> LayerState<St> {
 
     /// Returns the next step for a request that does not simply [pass](Self::passes). A request that is not covered
     /// loses a context that was copied into it.
-    pub(super) fn way(&self, parts: &mut Parts, is_probe: bool) -> Way {
+    pub(crate) fn way(&self, parts: &mut Parts, is_probe: bool) -> Way {
         let covers = |parts: &Parts| self.options.covers.as_ref().is_none_or(|covers| covers(parts));
         if let Some(covered) = self.options.covered_in_other_letters(&parts.method) {
             // What the application compares is the method that it knows.
@@ -91,7 +91,7 @@ impl<St: Store> LayerState<St> {
     /// Returns whether the request is within an exchange over this store for the same operation. It is when there is a
     /// layer on a nested router and another one on the outer router. When a handler sends a request that belongs to
     /// another operation, that request is an exchange of its own, even if its head is a copy of the handler's.
-    pub(super) fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
+    pub(crate) fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
         let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
         if going_on.peek().is_none() {

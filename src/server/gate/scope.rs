@@ -1,7 +1,7 @@
 //! The return types of the function that says whose a key is.
 
-use super::reject::rejection::Rejection;
 use crate::key::Scope;
+use crate::server::reject::rejection::Rejection;
 
 /// A value that the function of [`scope`](crate::IdempotencyLayer::scope) may return: a [`Scope`], an `Option<Scope>`,
 /// or a `Result` of one of them whose error is a [`Rejection`].

@@ -1,91 +1,22 @@
-//! The profile of a layer, and what clients can find out about it before their first request.
-
-use std::sync::Arc;
+//! What clients can find out about a layer before their first request.
 
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::answer::meaning::Meaning;
-use super::header::lines;
-use super::layer::IdempotencyLayer;
-use super::layer_state::LayerState;
-use super::options::{Options, USUAL};
-use super::probe;
-use super::profile::{Envelope, Profile};
-use super::reject::rejection::{Rejection, RejectionKind};
 use crate::engine::{OnInFlight, OnInterrupted, Policy};
-use crate::store::Store;
-
-/// # What clients expect
-impl<St: Store, M> IdempotencyLayer<St, M> {
-    /// Sets the profile: what clients expect of this API's keys. It sets [`require_key`](Self::require_key),
-    /// [`fingerprint_body`](Self::fingerprint_body) and [`replay_header_name`](Self::replay_header_name), unless the
-    /// application has set them to something else than their defaults. Records made under a profile that compares
-    /// bodies in another way can't be compared (409 `not-verifiable`), and keys get other records where
-    /// [`key_per_path`](Profile::key_per_path) changes. Default: [`Profile::draft`].
-    pub fn profile(self, profile: Profile) -> Self {
-        self.with(|options| {
-            // What is as the profile before has it, the application has not set.
-            let before = std::mem::replace(&mut options.profile, Arc::new(profile));
-            let profile = &options.profile;
-            if options.require_key == before.require_key {
-                options.require_key = profile.require_key;
-            }
-            if options.sameness.has_body(&before.fingerprint_body) {
-                options.sameness.of_body(profile.fingerprint_body.clone());
-            }
-            if options.recorder.replay_header_name == before.replay_header {
-                Arc::make_mut(&mut options.recorder).replay_header_name = profile.replay_header.clone();
-            }
-        })
-    }
-
-    /// Names the routes that this layer covers, for clients, with the paths that clients send: `/v1/charges`, or
-    /// `/v1/charges/{id}` for any segment. [`discovery`](Self::discovery) lists them as they are given here. An
-    /// `OPTIONS` request to one of them gets that description, if the application has no answer of its own (it answers
-    /// 405 or 501). A CORS preflight is left to the application. Default: no routes, and no such answers.
-    /// ```
-    /// # #[cfg(feature = "axum")] {
-    /// use axum::{Router, routing::post};
-    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
-    ///
-    /// let layer = IdempotencyLayer::new(MemoryStore::new()).discoverable(["/charges"]);
-    /// let app: Router = Router::new()
-    ///     .route("/charges", post(|| async { "charged" }))
-    ///     .route_layer(layer.clone())
-    ///     .merge(layer.well_known());
-    /// # }
-    /// ```
-    pub fn discoverable(self, routes: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        let routes: Vec<String> = routes.into_iter().map(Into::into).collect();
-        self.with(|options| options.routes = routes.into())
-    }
-
-    /// Returns what clients can find out: the routes, as [`discoverable`](Self::discoverable) names them; the profile,
-    /// the header of the key and whether it is required, the retention, and what a retry can expect. What an error
-    /// means is left out where a [`classify`](Self::classify) decides it.
-    /// [`guide::profiles`](mod@crate::guide::profiles) has an example.
-    #[must_use]
-    pub fn discovery(&self) -> Value {
-        self.state().discovery()
-    }
-
-    /// Returns a router with the route `/.well-known/idempotency`, which answers with [`discovery`](Self::discovery) as
-    /// JSON. Merge it into the application's outermost router, after its options are set. Where several layers are in
-    /// one application, write such a route by hand, with the [`discovery`](Self::discovery) of each.
-    #[cfg(feature = "axum")]
-    pub fn well_known<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
-        let discovery = self.discovery().to_string();
-        let answer = move || std::future::ready(([(CONTENT_TYPE, "application/json")], discovery.clone()));
-        axum::Router::new().route("/.well-known/idempotency", axum::routing::get(answer))
-    }
-}
+use crate::server::answer::meaning::Meaning;
+use crate::server::gate::probe;
+use crate::server::header::lines;
+use crate::server::layer_state::LayerState;
+use crate::server::options::{Options, USUAL};
+use crate::server::profile::Envelope;
+use crate::server::reject::rejection::{Rejection, RejectionKind};
 
 impl Options {
     /// Returns whether an `OPTIONS` request may be answered with a description.
-    pub(super) fn may_describe(&self, method: &Method, headers: &HeaderMap) -> bool {
+    pub(crate) fn may_describe(&self, method: &Method, headers: &HeaderMap) -> bool {
         !self.routes.is_empty() && *method == Method::OPTIONS && !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
@@ -103,7 +34,7 @@ impl Options {
 
 impl<St> LayerState<St> {
     /// Answers an `OPTIONS` request to `path` with the description, if `answer` is not the application's own.
-    pub(super) fn described<B>(&self, path: &str, answer: &Response<B>) -> Option<Response<Bytes>> {
+    pub(crate) fn described<B>(&self, path: &str, answer: &Response<B>) -> Option<Response<Bytes>> {
         let is_own = !matches!(answer.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED);
         if is_own || !self.options.routes.iter().any(|route| is_of_route(path, route)) {
             return None;
@@ -118,7 +49,7 @@ impl<St> LayerState<St> {
         Some(described)
     }
 
-    fn discovery(&self) -> Value {
+    pub(crate) fn discovery(&self) -> Value {
         let (options, policy) = (&self.options, &self.engine.policy);
         let Options { profile, recorder, .. } = &**options;
         let wait = match policy.on_in_flight {
