@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::engine::Engine;
 use super::reconciler::{Reconciled, Reconciler};
-use super::resolve::settle_interrupted;
+use super::resolve::resolve_in;
 use super::verdict::Verdict;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
@@ -105,7 +105,7 @@ async fn settle<St: Store>(
     fence: Fence,
     outcome: Bytes,
 ) -> (Result<Reply, StoreError>, Ended) {
-    let (settled, ended) = settle_interrupted(engine, slot, fence, Resolution::Outcome(outcome)).await;
+    let (settled, ended) = resolve_in(engine, slot, fence, Resolution::Outcome(outcome)).await;
     if let Ok(Reply::Taken) = settled {
         engine.count(|counters| &counters.reconciled);
         engine.telemetry().happened(Event::Settled(SettledBy::Reconciler));
