@@ -25,6 +25,7 @@ pub mod laboratory;
 mod laboratory;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod named;
 pub mod observer;
 pub mod operations;
 mod panics;

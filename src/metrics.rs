@@ -11,9 +11,8 @@ use ::metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use crate::engine::Cause;
 use crate::observer::{LeaseChange, Observer, RunEnd, SettledBy};
-use crate::record::{Record, State};
+use crate::record::{Cause, Record, State};
 use crate::store::listed::ListedRecord;
 use crate::store::page::List;
 use crate::store::{Gauges, Health, Store, StoreError};
