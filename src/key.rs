@@ -95,7 +95,7 @@ impl fmt::Debug for Key {
 /// (an access token that is refreshed: the retry would be a second charge).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Scope {
-    // Length-prefixed parts, so that ("a:b", "c") and ("a", "b:c") differ.
+    /// Length-prefixed parts, so that ("a:b", "c") and ("a", "b:c") differ.
     parts: Vec<u8>,
 }
 

@@ -113,7 +113,7 @@ metrics! {
 /// ```
 pub struct Metrics {
     ran: Counter,
-    // Nearly all runs end so.
+    /// Nearly all runs end so.
     completed: Counter,
     replayed: Counter,
     run: Histogram,
