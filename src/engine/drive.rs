@@ -251,7 +251,7 @@ fn superseded<St: Store, T>(
     requester: oneshot::Sender<Verdict<T>>,
 ) {
     once_a_minute!(
-        run.engine.lines().superseded,
+        run.engine.lines().of("superseded"),
         error,
         record_id = run.operation.id.short(),
         cause = Cause::Lease.name(),
@@ -287,7 +287,7 @@ async fn unsaved<St: Store, T: Send>(
     let Run { engine, slot, operation, .. } = *run;
     engine.telemetry().happened(Event::Unsaved);
     once_a_minute!(
-        engine.lines().unsaved, error, record_id = operation.id.short(), error = %pending.error,
+        engine.lines().of("unsaved"), error, record_id = operation.id.short(), error = %pending.error,
         source = source(&pending.error),
         "answered without a record: retries get the answer until this process ends; then they are refused, or run again \
          under on_interrupted = rerun"

@@ -40,7 +40,7 @@ impl<St: Store> Late<'_, St> {
     ) {
         let fail_open = self.run.fails_open();
         once_a_minute!(
-            self.run.engine.lines().unanswered,
+            self.run.engine.lines().of("unanswered"),
             error,
             record_id = self.run.operation.id.short(),
             fail_open,
@@ -71,7 +71,7 @@ impl<St: Store> Late<'_, St> {
         let Self { run, session, mut claiming } = self;
         run.engine.count(|counters| &counters.fail_open_runs);
         once_a_minute!(
-            run.engine.lines().fail_open,
+            run.engine.lines().of("fail_open"),
             warn,
             record_id = run.operation.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
@@ -203,7 +203,7 @@ async fn claim<St: Store>(engine: &Engine<St>, operation: &Operation) -> Option<
 /// are additional.
 fn outdone<St: Store>(engine: &Engine<St>, operation: &Operation, unsaved: &UnsavedEnd) {
     once_a_minute!(
-        engine.lines().outdone,
+        engine.lines().of("outdone"),
         error,
         record_id = operation.id.short(),
         "an operation that ran unprotected was claimed elsewhere meanwhile, and may have taken effect twice; the outcome \

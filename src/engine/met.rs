@@ -67,7 +67,7 @@ impl Met<'_> {
         }
         engine.count(|counters| &counters.not_rerun);
         once_a_minute!(
-            engine.lines().not_rerun,
+            engine.lines().of("not_rerun"),
             warn,
             record_id = id.short(),
             "an interrupted operation does not run again, because it was not claimed under Rerun: list the interrupted \

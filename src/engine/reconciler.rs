@@ -118,9 +118,11 @@ impl<O: 'static> Reconciler<O> {
             Ok(Ok(reconciled)) => return reconciled,
             Ok(Err(panic)) => {
                 let panic = panic_message(&*panic);
-                once_a_minute!(lines.reconciler_panicked, error, record_id, panic, "the reconciler panicked");
+                once_a_minute!(lines.of("reconciler_panicked"), error, record_id, panic, "the reconciler panicked");
             }
-            Err(_) => once_a_minute!(lines.reconciler_late, error, record_id, "the reconciler exceeded its timeout"),
+            Err(_) => {
+                once_a_minute!(lines.of("reconciler_late"), error, record_id, "the reconciler exceeded its timeout")
+            }
         }
         Reconciled::StillUnknown
     }

@@ -115,12 +115,12 @@ impl<St: Store> Run<St> {
             Called::Returned(answer, end) => return Worked { end, verdict: Verdict::Own(answer), ran },
             Called::Panicked(panic) => {
                 let (panic, cause) = (panic_message(&*panic), Cause::Panicked.name());
-                once_a_minute!(lines.panicked, error, record_id = id(), cause, panic, "the handler panicked");
+                once_a_minute!(lines.of("panicked"), error, record_id = id(), cause, panic, "the handler panicked");
                 Cause::Panicked
             }
             Called::TooLong => {
                 let cause = Cause::MaxRun.name();
-                once_a_minute!(lines.too_long, error, record_id = id(), cause, "the handler exceeded max_run");
+                once_a_minute!(lines.of("too_long"), error, record_id = id(), cause, "the handler exceeded max_run");
                 Cause::MaxRun
             }
             // `unless_stopped` has logged it.
@@ -149,7 +149,7 @@ impl<St: Store> Run<St> {
             Either::Right((result, _)) => Ok(result),
             Either::Left(((cause, reason), _)) => {
                 once_a_minute!(
-                    self.engine.lines().stopped,
+                    self.engine.lines().of("stopped"),
                     error,
                     record_id = self.operation.id.short(),
                     cause = cause.name(),
@@ -203,7 +203,7 @@ impl<St: Store> Run<St> {
             _ => return,
         }
         once_a_minute!(
-            self.engine.lines().unknown,
+            self.engine.lines().of("unknown"),
             warn,
             record_id = self.operation.id.short(),
             cause = cause.name(),
