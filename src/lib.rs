@@ -38,6 +38,7 @@ pub mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod timeouts;
+mod until;
 
 /// The version of sled whose trees [`SledStore`] hands out. It is the engine inside this process, and no client of a
 /// database: an application that shares its trees needs exactly this version.

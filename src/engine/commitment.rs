@@ -26,6 +26,7 @@ use crate::laboratory::point;
 use crate::record::{Completion, Hold, Operation, RunResult};
 use crate::slots::{End, Slot, Slots};
 use crate::timeouts::COMMIT_TIMEOUT;
+use crate::until::until;
 
 /// A run's transaction: its data and its stage.
 #[derive(Debug)]
@@ -166,19 +167,7 @@ impl Commitment {
     async fn wait_and_close(&self) -> Option<End> {
         // This wakes `ended`: an application's transaction is looked for only once the run is over.
         self.moved.notify_waiters();
-        let waited = timeout(COMMIT_TIMEOUT, async {
-            loop {
-                let moved = self.moved.notified();
-                tokio::pin!(moved);
-                // From here on no notification is missed, so the stage is looked at afterwards.
-                moved.as_mut().enable();
-                point();
-                if let Some(answer) = self.try_close() {
-                    return answer;
-                }
-                moved.await;
-            }
-        });
+        let waited = timeout(COMMIT_TIMEOUT, until(&self.moved, || self.try_close()));
         waited.await.unwrap_or_else(|_| {
             self.give_up();
             // The writer may have answered at this very moment.
@@ -209,15 +198,7 @@ impl Commitment {
 
     /// Waits until the run that has sent a transaction is over, or being settled.
     pub async fn ended(&self) {
-        loop {
-            let moved = self.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
-            if self.is_over() {
-                return;
-            }
-            moved.await;
-        }
+        until(&self.moved, || self.is_over().then_some(())).await;
     }
 
     /// Returns whether a transaction was sent and the run is still under way.
