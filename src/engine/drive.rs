@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use scopeguard::{ScopeGuard, guard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -170,17 +171,17 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
     fn work(self, commitment: Arc<Commitment>, rerun: Rerun) -> impl Future<Output = ()> + Send {
         async move {
             let Self { work, requester, mut run } = self;
-            let guard = InterruptOnAbort { run: &run, commitment: &commitment, over: false };
+            let guard = guard((), |()| aborted(&run, &commitment));
             let context = RunContext::new(rerun, Arc::clone(&commitment));
             // The claim was asked for this long before it would have been too late.
             let asked = Some(run.deadline - STORE_TIMEOUT);
             let Worked { end, verdict, ran } = run.work(work, context, commitment.session, asked).await;
             // If the run had a transaction, that decides how it has ended, and the store knows it.
             if let Some(end) = commitment.close().await {
-                guard.over();
+                ScopeGuard::into_inner(guard);
                 return decided(run, &commitment, end, ran, requester);
             }
-            guard.over();
+            ScopeGuard::into_inner(guard);
             let end = run.end_to_record(end);
             let sent = run.engine.telemetry().start();
             // From here on a dropped slot stays taken: the end may be readable and not durable.
@@ -308,41 +309,23 @@ async fn unsaved<St: Store, T: Send>(
     unsaved.forget_once_recorded(recorded, is_exclusive).await;
 }
 
-/// Records that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.
-struct InterruptOnAbort<'a, St: Store> {
-    run: &'a Run<St>,
-    commitment: &'a Commitment,
-    /// Set once the end of the run is known; the drop then does nothing.
-    over: bool,
-}
-
-impl<St: Store> InterruptOnAbort<'_, St> {
-    fn over(mut self) {
-        self.over = true;
-    }
-}
-
-impl<St: Store> Drop for InterruptOnAbort<'_, St> {
-    fn drop(&mut self) {
-        if self.over {
-            return;
-        }
-        let Run { engine, slot, operation, .. } = self.run;
-        engine.count_interrupted(Cause::Shutdown);
-        once_a_minute!(
-            engine.lines().stopped,
-            error,
-            record_id = operation.id.short(),
-            cause = Cause::Shutdown.name(),
-            "the run was dropped before its handler ended"
-        );
-        // If a transaction is under way, the slot stays taken until the writer has answered.
-        self.commitment.abandon(slot);
-        let holder = Holder { engine, operation, hold: self.commitment.hold };
-        let interruption = holder.interruption(engine.policy.claim_policy(), Cause::Shutdown);
-        // The transition takes effect when it is called; no caller is left to wait for it.
-        drop(engine.store.apply(operation.id, interruption));
-    }
+/// Records that a run is interrupted whose task was aborted.
+fn aborted<St: Store>(run: &Run<St>, commitment: &Commitment) {
+    let Run { engine, slot, operation, .. } = run;
+    engine.count_interrupted(Cause::Shutdown);
+    once_a_minute!(
+        engine.lines().of("stopped"),
+        error,
+        record_id = operation.id.short(),
+        cause = Cause::Shutdown.name(),
+        "the run was dropped before its handler ended"
+    );
+    // If a transaction is under way, the slot stays taken until the writer has answered.
+    commitment.abandon(slot);
+    let holder = Holder { engine, operation, hold: commitment.hold };
+    let interruption = holder.interruption(engine.policy.claim_policy(), Cause::Shutdown);
+    // The transition takes effect when it is called; no caller is left to wait for it.
+    drop(engine.store.apply(operation.id, interruption));
 }
 
 #[cfg(all(test, feature = "test-util"))]
