@@ -9,7 +9,6 @@ use super::engine::Engine;
 use super::met::Met;
 use super::policy::{OnInterrupted, Policy};
 use super::reconcile::ask_no_more;
-use super::record_end::Holder;
 use crate::record::{
     Applied, Cause, Claim, Fence, Hold, Operation, Owner, ReclaimReason, Record, Reply, State, Transition,
 };
@@ -103,7 +102,7 @@ impl<St: Store> Claimant<St> {
             // settling. The claim may come from a layer with another policy, and from another request.
             State::Running { policy, .. } if record.owner == Owner::Here => {
                 let (operation, hold) = (Operation::of(*id, &record), hold(&record));
-                let interrupt = Holder { engine, operation: &operation, hold }.interruption(policy, Cause::Unknown);
+                let interrupt = engine.interruption(&operation, hold, policy, Cause::Unknown);
                 engine.store.apply(*id, interrupt).await.map_err(|error| self.refused(&error))?.record
             }
             // The operation is done or interrupted already, or another process has its run.

@@ -19,7 +19,7 @@ use super::met::{self, Met};
 use super::policy::{OnInterrupted, Policy};
 use super::reconcile::Question;
 use super::reconciler::Reconciled;
-use super::record_end::{Holder, UnsavedEnd};
+use super::record_end::UnsavedEnd;
 use super::run::{Run, Work, Worked};
 use super::send_end::PendingEnd;
 use super::verdict::Verdict;
@@ -187,9 +187,7 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
             // From here on a dropped slot stays taken: the end may be readable and not durable.
             run.slot.begin_settling(run.engine.policy.kept());
             let hold = commitment.hold;
-            // This future would keep the holder while it awaits `Holder::record`.
-            let ending = Holder { engine: &run.engine, operation: &run.operation, hold }.ending(&end);
-            let pending = match run.engine.record(run.operation.id, ending).await {
+            let pending = match run.engine.record_end(&run.operation, hold, &end).await {
                 // Another process took the operation over, or it was settled.
                 Ok(Applied { reply: Reply::Refused, record })
                     if matches!(end, End::Outcome(_) | End::Consumed { .. }) =>
@@ -302,9 +300,7 @@ async fn unsaved<St: Store, T: Send>(
     } else {
         // There is no room for the outcome: the store records only that the run is over.
         drop(pending);
-        Holder { engine: &engine, operation: &operation, hold }
-            .record(&End::Interrupted { cause: Cause::Unsaved })
-            .await
+        engine.record_end(&operation, hold, &End::Interrupted { cause: Cause::Unsaved }).await
     };
     unsaved.forget_once_recorded(recorded, is_exclusive).await;
 }
@@ -322,8 +318,8 @@ fn aborted<St: Store>(run: &Run<St>, commitment: &Commitment) {
     );
     // If a transaction is under way, the slot stays taken until the writer has answered.
     commitment.abandon(slot);
-    let holder = Holder { engine, operation, hold: commitment.hold };
-    let interruption = holder.interruption(engine.policy.claim_policy(), Cause::Shutdown);
+    let policy = engine.policy.claim_policy();
+    let interruption = engine.interruption(operation, commitment.hold, policy, Cause::Shutdown);
     // The transition takes effect when it is called; no caller is left to wait for it.
     drop(engine.store.apply(operation.id, interruption));
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::claim::{Claimed, hold, wish};
 use super::context::{Rerun, RunContext};
 use super::engine::Engine;
-use super::record_end::{Holder, UnsavedEnd};
+use super::record_end::UnsavedEnd;
 use super::run::{Run, Work, Worked};
 use super::send_end::until_answered;
 use super::verdict::Verdict;
@@ -125,7 +125,7 @@ impl<St: Store> Late<'_, St> {
 async fn give_back<St: Store>(run: Box<Run<St>>, hold: Hold, rerun: Rerun) {
     let Run { engine, slot, operation, .. } = *run;
     let end = if rerun == Rerun::Yes { End::Interrupted { cause: Cause::Unknown } } else { End::Released };
-    let Err(pending) = Holder { engine: &engine, operation: &operation, hold }.record(&end).await else {
+    let Err(pending) = engine.record_end(&operation, hold, &end).await else {
         // The claim is undone: waiters retry and find out what the store has.
         return slot.end(Refusal::Unavailable);
     };
@@ -147,8 +147,7 @@ async fn without_room<St: Store>(
         (Ok(Claimed::Granted(_, hold, _)), _) => {
             // The slot is kept meanwhile: otherwise a retry would find the run interrupted. If the store does not
             // record the end, the run counts as interrupted for other processes.
-            let holder = Holder { engine: &run.engine, operation: &run.operation, hold };
-            if let Err(pending) = holder.record(&end).await {
+            if let Err(pending) = run.engine.record_end(&run.operation, hold, &end).await {
                 let _ = pending.answer.await;
             }
             run.end(end);
@@ -175,7 +174,7 @@ async fn record<St: Store>(
             None => return,
         },
     };
-    match (Holder { engine, operation, hold }).record(end).await {
+    match engine.record_end(operation, hold, end).await {
         Ok(Applied { reply: Reply::Refused, .. }) => outdone(engine, operation, &unsaved),
         recorded => unsaved.forget_once_recorded(recorded, engine.store.is_exclusive()).await,
     }
