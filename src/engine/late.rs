@@ -76,7 +76,7 @@ impl<St: Store> Late<'_, St> {
             record_id = run.operation.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
-        let (context, over) = RunContext::fail_open(&run.operation);
+        let (context, unprotected) = RunContext::fail_open(&run.operation);
         // No process can take over an operation that has no claim. The claim stays under way: once the store grants it
         // to this run, another process may take the operation over.
         let began = Instant::now();
@@ -92,7 +92,7 @@ impl<St: Store> Late<'_, St> {
                 }
             };
         // From now on the handler's context says that the run is over.
-        drop(over);
+        drop(unprotected);
         run.report(&verdict, ran);
         let end = run.end_to_record(end);
         let slots = run.engine.store.slots();
