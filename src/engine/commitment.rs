@@ -92,17 +92,6 @@ impl Commitment {
         Completion { operation, hold, result: RunResult::Outcome(outcome), retention, began: None }
     }
 
-    /// Marks the transaction as sent. Returns `false` if one was sent or committed before, or the run is closed.
-    fn begin(&self) -> bool {
-        point();
-        let mut stage = self.stage.lock();
-        let is_open = matches!(*stage, Stage::Open);
-        if is_open {
-            *stage = Stage::Sent { is_orphaned: false };
-        }
-        is_open
-    }
-
     /// The writer's answer: how the transaction has ended the run, or `None` if it did nothing.
     fn answered(&self, answer: Option<End>) {
         point();
@@ -146,8 +135,7 @@ impl Commitment {
     /// Is called once the slot remembers the doubt. If the writer has answered meanwhile, the slot forgets the doubt
     /// again.
     pub(super) fn unsaved(&self) {
-        let is_late = matches!(*self.stage.lock(), Stage::Late);
-        if is_late {
+        if matches!(*self.stage.lock(), Stage::Late) {
             self.slots.unsaved.forget(&self.operation.id, self.turn);
         }
     }
@@ -230,30 +218,33 @@ impl Commitment {
 /// A transaction that the writer has not answered. If the writer never answers, its end is unknown.
 #[derive(Debug)]
 pub struct PendingCommit {
-    /// `None` once there is an answer, so that the drop adds no doubt.
-    commitment: Option<Arc<Commitment>>,
+    commitment: Arc<Commitment>,
+    /// What the drop answers.
+    answer: Option<End>,
 }
 
 impl PendingCommit {
     /// Begins a transaction. Returns `None` if there is one that may be done, or if the run is over.
     #[must_use]
     pub fn begin(commitment: &Arc<Commitment>) -> Option<Self> {
-        commitment.begin().then(|| Self { commitment: Some(Arc::clone(commitment)) })
+        point();
+        let mut stage = commitment.stage.lock();
+        if !matches!(*stage, Stage::Open) {
+            return None;
+        }
+        *stage = Stage::Sent { is_orphaned: false };
+        Some(Self { commitment: Arc::clone(commitment), answer: Some(End::InDoubt) })
     }
 
     /// The writer's answer: how the transaction has ended the run, or `None` if it did nothing.
     pub fn answered(mut self, answer: Option<End>) {
-        if let Some(commitment) = self.commitment.take() {
-            commitment.answered(answer);
-        }
+        self.answer = answer;
     }
 }
 
 impl Drop for PendingCommit {
     fn drop(&mut self) {
-        if let Some(commitment) = self.commitment.take() {
-            commitment.answered(Some(End::InDoubt));
-        }
+        self.commitment.answered(self.answer.take());
     }
 }
 
