@@ -62,7 +62,7 @@ impl<St: Store> Claimant<St> {
             return Box::pin(self.find()).await;
         }
         for _ in 0..CLAIMS {
-            let wish = self.wish();
+            let wish = wish(&engine.policy, operation.clone(), self.deadline);
             let may_repeat = wish.may_repeat;
             let claimed = engine.store.apply(operation.id, Transition::Claim(wish)).await;
             // `refused` logs the fault and returns the requester's answer.
@@ -118,8 +118,9 @@ impl<St: Store> Claimant<St> {
     /// Takes over the operation that was interrupted under this fence. Returns `None` if the record is gone, for
     /// example because it expired.
     async fn reclaim(&self, fence: Fence, reason: ReclaimReason) -> Result<Option<Claimed>, Refusal> {
-        let reclaim = Transition::Reclaim(self.wish(), fence, reason);
-        let reclaimed = self.engine.store.apply(self.operation.id, reclaim).await;
+        let Self { engine, operation, .. } = self;
+        let wish = wish(&engine.policy, operation.clone(), self.deadline);
+        let reclaimed = engine.store.apply(operation.id, Transition::Reclaim(wish, fence, reason)).await;
         let Applied { reply, record } = reclaimed.map_err(|error| self.refused(&error))?;
         Ok(record.map(|record| match reply {
             Reply::Taken => self.granted(&record, Rerun::Yes),
@@ -139,10 +140,6 @@ impl<St: Store> Claimant<St> {
 
     fn met<'a>(&'a self, record: &'a Record) -> Met<'a> {
         Met { policy: &self.engine.policy, fingerprint: &self.operation.fingerprint, record }
-    }
-
-    fn wish(&self) -> Claim {
-        wish(&self.engine.policy, self.operation.clone(), self.deadline)
     }
 }
 

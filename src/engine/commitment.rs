@@ -204,10 +204,10 @@ impl Commitment {
             Stage::Sent { is_orphaned } => {
                 *is_orphaned = true;
                 // Until the writer answers, requests get this end and not a record that may not be durable.
-                slot.keep_ended(self.retention);
+                slot.keep(0, self.retention);
                 self.moved.notify_waiters();
             }
-            Stage::Ended(End::InDoubt) => slot.keep_ended(self.retention),
+            Stage::Ended(End::InDoubt) => slot.keep(0, self.retention),
             Stage::Open => *stage = Stage::Closed,
             // The store knows the end, or the run is being settled.
             Stage::Ended(_) | Stage::Late | Stage::Closed => {}

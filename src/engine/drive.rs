@@ -123,9 +123,8 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
     fn met(self, record: Record, has_asked: bool) -> Option<(Self, Next)> {
         let Run { engine, operation: Operation { id, fingerprint, .. }, .. } = &*self.run;
         let met = Met { policy: &engine.policy, fingerprint, record: &record };
-        if !has_asked && let Some((reconciler, interrupted)) = met.reconciler(*id) {
-            let question = Question { reconciler, interrupted, fingerprint: *fingerprint };
-            return Some((self, Next::Ask(Box::new(question))));
+        if !has_asked && let Some(question) = met.question(*id) {
+            return Some((self, Next::Ask(question)));
         }
         met.report_not_rerun(engine, id);
         let ended = met::ended(&engine.policy, fingerprint, engine.presented(record));

@@ -1,12 +1,10 @@
 //! Records how a run ended, and remembers what the store does not know of it.
 
-use std::sync::Arc;
-
 use super::engine::Engine;
 use super::send_end::PendingEnd;
 use crate::key::RecordId;
 use crate::record::{Applied, Cause, ClaimPolicy, Completion, Hold, Lost, Operation, Reply, RunResult, Transition};
-use crate::slots::{End, Ended, Retrying, Slot, Slots};
+use crate::slots::{End, Ended, Retrying, Slot};
 use crate::store::Store;
 
 impl<St: Store> Engine<St> {
@@ -56,22 +54,20 @@ impl<St: Store> Engine<St> {
 
 /// An operation whose end this process remembers, because it is not in the store yet. Drain waits for it.
 pub(super) struct UnsavedEnd {
-    slots: Arc<Slots>,
     id: RecordId,
     /// The turn of the slot: an end that a later run left is not forgotten.
     turn: u64,
     /// Is dropped with this value; drain waits until then.
-    _retrying: Retrying,
+    retrying: Retrying,
 }
 
 impl UnsavedEnd {
     /// Keeps the end of an operation in this process, because the store does not know it, or not durably. Returns also
     /// whether there is room for its outcome.
     pub(super) fn keep<St: Store>(engine: &Engine<St>, slot: Slot, ended: impl Into<Ended>) -> (Self, bool) {
-        let slots = Arc::clone(engine.store.slots());
-        let (id, turn, retrying) = (slot.id(), slot.turn(), slots.retrying());
+        let (id, turn, retrying) = (slot.id(), slot.turn(), engine.store.slots().retrying());
         let is_whole = slot.remember(ended, engine.policy.kept());
-        (Self { slots, id, turn, _retrying: retrying }, is_whole)
+        (Self { id, turn, retrying }, is_whole)
     }
 
     /// Waits until the store knows how the run ended, and forgets the end.
@@ -94,12 +90,13 @@ impl UnsavedEnd {
 
     /// Forgets the end, because the store now has this one or another one.
     pub(super) fn forget(&self) {
-        self.slots.unsaved.forget(&self.id, self.turn);
+        self.retrying.0.unsaved.forget(&self.id, self.turn);
     }
 }
 
 #[cfg(all(test, feature = "test-util"))]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::super::policy::{OnInterrupted, Policy};

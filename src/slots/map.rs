@@ -172,7 +172,7 @@ impl Slots {
     }
 
     pub(super) fn waiter(&self, phase: &SharedPhase) -> Waiter {
-        Waiter::new(phase.clone(), Arc::clone(&self.waiters))
+        Waiter { phase: phase.clone(), all: Arc::clone(&self.waiters) }
     }
 
     /// Returns a waiter for a run that is over and that only this process remembers.
@@ -183,7 +183,7 @@ impl Slots {
 
 /// Held while the store records how a run ended.
 #[derive(Debug)]
-pub(crate) struct Retrying(Arc<Slots>);
+pub(crate) struct Retrying(pub(crate) Arc<Slots>);
 
 impl Drop for Retrying {
     fn drop(&mut self) {

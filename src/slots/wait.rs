@@ -21,16 +21,12 @@ const MAX_WAITERS: usize = 16_384;
 /// A duplicate that has met a run, and may wait for it.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    phase: SharedPhase,
+    pub(super) phase: SharedPhase,
     /// The number of waiters for all runs of this process.
-    all: Arc<AtomicUsize>,
+    pub(super) all: Arc<AtomicUsize>,
 }
 
 impl Waiter {
-    pub(super) fn new(phase: SharedPhase, all: Arc<AtomicUsize>) -> Self {
-        Self { phase, all }
-    }
-
     /// Returns what a request with this fingerprint meets now; `None` if the fingerprint of the run's own request is
     /// not known.
     #[cfg(feature = "server")]
