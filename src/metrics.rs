@@ -7,9 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use ::metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use ::metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::observer::{LeaseChange, Observer, RunEnd, SettledBy};
 use crate::record::{Cause, Record, State};
@@ -121,10 +119,6 @@ pub struct Metrics {
     record: Histogram,
     replay: Histogram,
     wait: Histogram,
-    unsaved: Counter,
-    disputed: Counter,
-    swept: Counter,
-    breaker: Gauge,
 }
 
 impl Metrics {
@@ -139,6 +133,8 @@ impl Metrics {
             }
         }
         // A rate sees the first event only if the name was there with 0 before it.
+        [UNSAVED, DISPUTED, SWEPT].into_iter().for_each(|name| drop(counter!(name)));
+        drop(gauge!(BREAKER));
         RunEnd::ALL.iter().for_each(|end| drop(counter!(RUNS, "end" => end.name())));
         Cause::ALL.iter().for_each(|cause| drop(counter!(INTERRUPTED, "cause" => cause.name())));
         SettledBy::ALL.iter().for_each(|by| drop(counter!(SETTLED, "by" => by.name())));
@@ -154,10 +150,6 @@ impl Metrics {
             record: histogram!(RECORD),
             replay: histogram!(REPLAY),
             wait: histogram!(WAIT),
-            unsaved: counter!(UNSAVED),
-            disputed: counter!(DISPUTED),
-            swept: counter!(SWEPT),
-            breaker: gauge!(BREAKER),
         }
     }
 }
@@ -209,7 +201,7 @@ impl Observer for Metrics {
     }
 
     fn unsaved(&self) {
-        self.unsaved.increment(1);
+        counter!(UNSAVED).increment(1);
     }
 
     fn interrupted(&self, cause: Cause) {
@@ -221,11 +213,11 @@ impl Observer for Metrics {
     }
 
     fn disputed(&self) {
-        self.disputed.increment(1);
+        counter!(DISPUTED).increment(1);
     }
 
     fn swept(&self, records: usize) {
-        self.swept.increment(records as u64);
+        counter!(SWEPT).increment(records as u64);
     }
 
     fn lease(&self, change: LeaseChange) {
@@ -233,7 +225,7 @@ impl Observer for Metrics {
     }
 
     fn breaker(&self, is_open: bool) {
-        self.breaker.set(if is_open { 1.0 } else { 0.0 });
+        gauge!(BREAKER).set(if is_open { 1.0 } else { 0.0 });
     }
 }
 
