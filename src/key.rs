@@ -128,9 +128,7 @@ impl Scope {
         self.parts.extend_from_slice(part);
         Ok(self)
     }
-}
 
-impl Scope {
     /// Returns the scope's digest (BLAKE3), by which operators find the operations of one owner. Records have it, and
     /// not the scope itself.
     #[must_use]

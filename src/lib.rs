@@ -102,40 +102,16 @@ pub mod internals {
     }
 }
 
-#[doc(inline)]
-pub use engine::once::Once;
-#[doc(inline)]
-pub use engine::policy::{OnInFlight, OnInterrupted};
-#[doc(inline)]
-pub use fingerprint::{Fingerprint, FingerprintBuilder, Match, RequestPart};
-#[doc(inline)]
-pub use key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope};
-#[doc(inline)]
-pub use observer::Observer;
-#[doc(inline)]
-pub use record::Fence;
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::answer::marks::{Invalid, Keep, Release, Secret, Unsure};
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::answer::meaning::Meaning;
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::context::IdempotencyContext;
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::fingerprint::identify::FingerprintBody;
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::layer::IdempotencyLayer;
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::reject::rejection::{Rejection, RejectionKind};
-#[doc(inline)]
-pub use shutdown::Shutdown;
-#[doc(inline)]
-pub use store::AnyStore;
+pub use server::{
+    answer::marks::{Invalid, Keep, Release, Secret, Unsure},
+    answer::meaning::Meaning,
+    context::IdempotencyContext,
+    fingerprint::identify::FingerprintBody,
+    layer::IdempotencyLayer,
+    reject::rejection::{Rejection, RejectionKind},
+};
 #[cfg(feature = "fjall")]
 #[doc(inline)]
 pub use store::FjallStore;
@@ -145,3 +121,14 @@ pub use store::MemoryStore;
 #[cfg(feature = "sled")]
 #[doc(inline)]
 pub use store::SledStore;
+#[doc(inline)]
+pub use {
+    engine::once::Once,
+    engine::policy::{OnInFlight, OnInterrupted},
+    fingerprint::{Fingerprint, FingerprintBuilder, Match, RequestPart},
+    key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope},
+    observer::Observer,
+    record::Fence,
+    shutdown::Shutdown,
+    store::AnyStore,
+};
