@@ -89,7 +89,7 @@ impl Clock for SystemClock {
 }
 
 /// The time of the wall clock at the opening plus the monotonic time since.
-#[cfg(any(feature = "embedded", feature = "memory"))]
+#[cfg(any(feature = "_embedded", feature = "memory"))]
 #[derive(Debug)]
 pub(crate) struct Timeline {
     clock: std::sync::Arc<dyn Clock>,
@@ -99,7 +99,7 @@ pub(crate) struct Timeline {
     started: Duration,
 }
 
-#[cfg(any(feature = "embedded", feature = "memory"))]
+#[cfg(any(feature = "_embedded", feature = "memory"))]
 impl Timeline {
     /// Starts at the wall clock's time, or at `seen` if that is later.
     pub(crate) fn start(clock: std::sync::Arc<dyn Clock>, seen: Timestamp) -> Self {

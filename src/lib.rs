@@ -64,7 +64,7 @@ pub mod internals {
     #[cfg(feature = "config")]
     pub use crate::settings;
     pub use crate::slots::{End, Event, LogThrottle, Refusal, Slots};
-    #[cfg(any(feature = "embedded", feature = "internals"))]
+    #[cfg(feature = "_cache")]
     pub use crate::store::cache::Cache;
     pub use crate::store::contract::{Records, Sealed};
     pub use crate::store::listed::{ListedRecord, OutcomeStart};

@@ -87,7 +87,7 @@ impl Telemetry {
     }
 
     /// Counts a run of an earlier process that the opening of a store has found interrupted.
-    #[cfg(feature = "embedded")]
+    #[cfg(feature = "_embedded")]
     pub(crate) fn found_interrupted(&self) {
         self.found.fetch_add(1, Ordering::Relaxed);
     }
