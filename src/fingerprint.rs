@@ -108,9 +108,11 @@ named! {
         Path: "path",
         /// The query.
         Query: "query",
-        /// The content type, or a header that [`fingerprint_headers`](crate::IdempotencyLayer::fingerprint_headers) names.
+        /// The content type, or a header that
+        /// [`fingerprint_headers`](crate::IdempotencyLayer::fingerprint_headers) names.
         Headers: "headers",
-        /// The body, or a consumer's message. Said, too, of another part whose mark is equal by chance: of one in 65,536.
+        /// The body, or a consumer's message. Said, too, of another part whose mark is equal by chance: of one in
+        /// 65,536.
         Body: "body",
     }
 }

@@ -12,8 +12,8 @@
 //! - `context.rs`: what a handler can learn about its run and do with it. `commitment.rs`: the state of the run's
 //!   transaction.
 //! - `event.rs`: the event of one request in the log.
-//! - `resolve.rs`: settles or forgets an operation, for an operator or the application. `drain.rs`: waits before the process ends.
-//!   They serve the layer and [`Once`](crate::Once) alike.
+//! - `resolve.rs`: settles or forgets an operation, for an operator or the application. `drain.rs`: waits before the
+//!   process ends. They serve the layer and [`Once`](crate::Once) alike.
 //! - `once.rs`: the engine without HTTP, for consumers of messages. `once_context.rs`: what an effect learns and can
 //!   do; `once_result.rs`: what comes of a message.
 

@@ -20,7 +20,8 @@ const HELD_HERE: &str = "this process holds the operation: its last run is over,
                          the store works again, or the process is started again, it can be settled";
 
 /// Settles an operation, or forgets one that is done. Its slot is taken in the first poll, and held until the step is
-/// durable, so that no request is answered before. Poll it in a task of its own: a caller who goes away must not drop it.
+/// durable, so that no request is answered before. Poll it in a task of its own: a caller who goes away must not drop
+/// it.
 pub(crate) async fn resolve<St: Store>(
     engine: &Arc<Engine<St>>,
     id: RecordId,

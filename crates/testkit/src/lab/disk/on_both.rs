@@ -1,8 +1,8 @@
 //! One test on both stores.
 
 /// Makes two tests of an asynchronous function that is generic over a [`Disk`]: one on sled, and one on fjall if
-/// tower-idempotency has the feature `fjall`. An attribute in front of the name takes the place of `#[tokio::test]`; `fn` in
-/// front of it says that the function is not asynchronous.
+/// tower-idempotency has the feature `fjall`. An attribute in front of the name takes the place of `#[tokio::test]`;
+/// `fn` in front of it says that the function is not asynchronous.
 #[macro_export]
 macro_rules! on_both {
     ($name:ident) => {
