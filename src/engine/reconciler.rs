@@ -128,7 +128,7 @@ impl<O: 'static> Reconciler<O> {
                 once_a_minute!(lines.of("reconciler_panicked"), error, record_id, panic, "the reconciler panicked");
             }
             Err(_) => {
-                once_a_minute!(lines.of("reconciler_late"), error, record_id, "the reconciler exceeded its timeout")
+                once_a_minute!(lines.of("reconciler_late"), error, record_id, "the reconciler exceeded its timeout");
             }
         }
         Reconciled::StillUnknown
