@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use testkit::bench::estimate::{Estimate, Pairs, pairs};
 use testkit::bench::exchange::{SMALL, protected};
 use testkit::bench::load::{Round, round};
-use testkit::bench::minimum::{Engine, Minimum, Writes, durable, volatile};
+use testkit::bench::minimum::{Engine, Minimum, Writes, durable, on_fjall, on_sled, volatile};
 use testkit::bench::report::Report;
 use testkit::bench::sync::SyncedDisk;
 use testkit::bench::wanted;
@@ -108,7 +108,7 @@ fn in_memory() -> Pair {
 
 /// The stores on sled and on fjall, in this order.
 fn embedded(policy: OnInterrupted) -> Vec<Pair> {
-    vec![on_disk::<SledStore>(Engine::Sled, policy), on_disk::<FjallStore>(Engine::Fjall, policy)]
+    vec![on_disk::<SledStore>(on_sled, policy), on_disk::<FjallStore>(on_fjall, policy)]
 }
 
 fn on_disk<D: Disk>(engine: Engine, policy: OnInterrupted) -> Pair {

@@ -89,7 +89,7 @@ impl Clock for SystemClock {
 }
 
 /// The time of the wall clock at the opening plus the monotonic time since.
-#[cfg(any(feature = "embedded", feature = "memory"))]
+#[cfg(any(feature = "_embedded", feature = "memory"))]
 #[derive(Debug)]
 pub(crate) struct Timeline {
     clock: std::sync::Arc<dyn Clock>,
@@ -99,7 +99,7 @@ pub(crate) struct Timeline {
     started: Duration,
 }
 
-#[cfg(any(feature = "embedded", feature = "memory"))]
+#[cfg(any(feature = "_embedded", feature = "memory"))]
 impl Timeline {
     /// Starts at the wall clock's time, or at `seen` if that is later.
     pub(crate) fn start(clock: std::sync::Arc<dyn Clock>, seen: Timestamp) -> Self {
@@ -122,8 +122,8 @@ impl Timeline {
 #[cfg(feature = "test-util")]
 #[derive(Debug, Clone)]
 pub struct ManualClock {
-    // The wall clock and the monotonic clock, in milliseconds.
-    hands: std::sync::Arc<parking_lot::Mutex<(u64, u64)>>,
+    /// The wall clock and the monotonic clock. One lock has both, so that no reader sees only one of them moved.
+    hands: std::sync::Arc<parking_lot::Mutex<(Timestamp, Timestamp)>>,
 }
 
 /// A clock that shows the Unix epoch.
@@ -139,38 +139,28 @@ impl ManualClock {
     /// Creates a clock that shows `wall`.
     #[must_use]
     pub fn new(wall: Timestamp) -> Self {
-        Self { hands: std::sync::Arc::new(parking_lot::Mutex::new((wall.as_millis(), 0))) }
+        Self { hands: std::sync::Arc::new(parking_lot::Mutex::new((wall, Timestamp::from_millis(0)))) }
     }
 
     /// Lets time pass.
     pub fn advance(&self, by: Duration) {
-        let milliseconds = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        self.move_hands(|wall, monotonic| (wall.saturating_add(milliseconds), monotonic.saturating_add(milliseconds)));
+        let mut hands = self.hands.lock();
+        *hands = (hands.0.plus(by), hands.1.plus(by));
     }
 
     /// Sets the wall clock to `wall`, as an operator or NTP does; no time passes.
     pub fn jump(&self, wall: Timestamp) {
-        self.move_hands(|_, monotonic| (wall.as_millis(), monotonic));
-    }
-
-    /// Moves both clocks under one lock, so that no reader sees only one of them moved.
-    fn move_hands(&self, to: impl FnOnce(u64, u64) -> (u64, u64)) {
-        let mut hands = self.hands.lock();
-        *hands = to(hands.0, hands.1);
-    }
-
-    fn hands(&self) -> (u64, u64) {
-        *self.hands.lock()
+        self.hands.lock().0 = wall;
     }
 }
 
 #[cfg(feature = "test-util")]
 impl Clock for ManualClock {
     fn wall(&self) -> Timestamp {
-        Timestamp::from_millis(self.hands().0)
+        self.hands.lock().0
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.hands().1)
+        Duration::from_millis(self.hands.lock().1.as_millis())
     }
 }

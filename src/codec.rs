@@ -31,10 +31,10 @@ use serde::de::DeserializeOwned;
 
 use crate::key::RecordId;
 
-#[cfg(feature = "embedded")]
+#[cfg(feature = "_embedded")]
 mod stored;
 
-#[cfg(feature = "embedded")]
+#[cfg(feature = "_embedded")]
 pub(crate) use stored::{MAX_INLINE, Stored, decode, digest, encode};
 
 /// The format that this release writes: the first byte of a record.

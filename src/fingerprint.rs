@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::raw;
 use crate::digest::{DigestKey, Digester, digest_of, purpose};
 use crate::key::RecordId;
+use crate::named::named;
 
 /// The version of the rules by which a request becomes fields, and fields a digest. It changes when a digest of the
 /// same request would. 1 is the first that was released.
@@ -96,39 +97,23 @@ pub enum Match {
     NotVerifiable,
 }
 
-/// A part of a request that has to be the same in a retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RequestPart {
-    /// The method.
-    Method,
-    /// The host.
-    Host,
-    /// The path.
-    Path,
-    /// The query.
-    Query,
-    /// The content type, or a header that [`fingerprint_headers`](crate::IdempotencyLayer::fingerprint_headers) names.
-    Headers,
-    /// The body, or a consumer's message. Said, too, of another part whose mark is equal by chance: of one in 65,536.
-    Body,
-}
-
-impl RequestPart {
-    /// All values, in the order in which they are compared.
-    pub const ALL: &'static [Self] = &[Self::Method, Self::Host, Self::Path, Self::Query, Self::Headers, Self::Body];
-
-    /// Returns its name in logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Method => "method",
-            Self::Host => "host",
-            Self::Path => "path",
-            Self::Query => "query",
-            Self::Headers => "headers",
-            Self::Body => "body",
-        }
+named! {
+    /// A part of a request that has to be the same in a retry, in the order in which they are compared.
+    RequestPart {
+        /// The method.
+        Method: "method",
+        /// The host.
+        Host: "host",
+        /// The path.
+        Path: "path",
+        /// The query.
+        Query: "query",
+        /// The content type, or a header that
+        /// [`fingerprint_headers`](crate::IdempotencyLayer::fingerprint_headers) names.
+        Headers: "headers",
+        /// The body, or a consumer's message. Said, too, of another part whose mark is equal by chance: of one in
+        /// 65,536.
+        Body: "body",
     }
 }
 
@@ -228,9 +213,7 @@ impl Fingerprint {
             Match::Same
         }
     }
-}
 
-impl Fingerprint {
     /// Returns the first part whose mark differs, or else the body.
     fn differing(&self, presented: &Self) -> RequestPart {
         let (recorded, presented) = (self.marks.chunks(2), presented.marks.chunks(2));

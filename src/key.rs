@@ -95,7 +95,7 @@ impl fmt::Debug for Key {
 /// (an access token that is refreshed: the retry would be a second charge).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Scope {
-    // Length-prefixed parts, so that ("a:b", "c") and ("a", "b:c") differ.
+    /// Length-prefixed parts, so that ("a:b", "c") and ("a", "b:c") differ.
     parts: Vec<u8>,
 }
 
@@ -128,9 +128,7 @@ impl Scope {
         self.parts.extend_from_slice(part);
         Ok(self)
     }
-}
 
-impl Scope {
     /// Returns the scope's digest (BLAKE3), by which operators find the operations of one owner. Records have it, and
     /// not the scope itself.
     #[must_use]

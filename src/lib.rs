@@ -25,6 +25,7 @@ pub mod laboratory;
 mod laboratory;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod named;
 pub mod observer;
 pub mod operations;
 mod panics;
@@ -37,6 +38,7 @@ pub mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod timeouts;
+mod until;
 
 /// The version of sled whose trees [`SledStore`] hands out. It is the engine inside this process, and no client of a
 /// database: an application that shares its trees needs exactly this version.
@@ -62,7 +64,7 @@ pub mod internals {
     #[cfg(feature = "config")]
     pub use crate::settings;
     pub use crate::slots::{End, Event, LogThrottle, Refusal, Slots};
-    #[cfg(any(feature = "embedded", feature = "internals"))]
+    #[cfg(feature = "_cache")]
     pub use crate::store::cache::Cache;
     pub use crate::store::contract::{Records, Sealed};
     pub use crate::store::listed::{ListedRecord, OutcomeStart};
@@ -100,40 +102,16 @@ pub mod internals {
     }
 }
 
-#[doc(inline)]
-pub use engine::once::Once;
-#[doc(inline)]
-pub use engine::policy::{OnInFlight, OnInterrupted};
-#[doc(inline)]
-pub use fingerprint::{Fingerprint, FingerprintBuilder, Match, RequestPart};
-#[doc(inline)]
-pub use key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope};
-#[doc(inline)]
-pub use observer::Observer;
-#[doc(inline)]
-pub use record::Fence;
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::answer::marks::{Invalid, Keep, Release, Secret, Unsure};
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::answer::meaning::Meaning;
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::context::IdempotencyContext;
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::fingerprint::identify::FingerprintBody;
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::layer::layer::IdempotencyLayer;
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::reject::rejection::{Rejection, RejectionKind};
-#[doc(inline)]
-pub use shutdown::Shutdown;
-#[doc(inline)]
-pub use store::AnyStore;
+pub use server::{
+    answer::marks::{Invalid, Keep, Release, Secret, Unsure},
+    answer::meaning::Meaning,
+    context::IdempotencyContext,
+    fingerprint::identify::FingerprintBody,
+    layer::layer::IdempotencyLayer,
+    reject::rejection::{Rejection, RejectionKind},
+};
 #[cfg(feature = "fjall")]
 #[doc(inline)]
 pub use store::FjallStore;
@@ -143,3 +121,14 @@ pub use store::MemoryStore;
 #[cfg(feature = "sled")]
 #[doc(inline)]
 pub use store::SledStore;
+#[doc(inline)]
+pub use {
+    engine::once::Once,
+    engine::policy::{OnInFlight, OnInterrupted},
+    fingerprint::{Fingerprint, FingerprintBuilder, Match, RequestPart},
+    key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope},
+    observer::Observer,
+    record::Fence,
+    shutdown::Shutdown,
+    store::AnyStore,
+};

@@ -7,13 +7,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use ::metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use ::metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::engine::Cause;
 use crate::observer::{LeaseChange, Observer, RunEnd, SettledBy};
-use crate::record::{Record, State};
+use crate::record::{Cause, Record, State};
 use crate::store::listed::ListedRecord;
 use crate::store::page::List;
 use crate::store::{Gauges, Health, Store, StoreError};
@@ -114,7 +111,7 @@ metrics! {
 /// ```
 pub struct Metrics {
     ran: Counter,
-    // Nearly all runs end so.
+    /// Nearly all runs end so.
     completed: Counter,
     replayed: Counter,
     run: Histogram,
@@ -122,10 +119,6 @@ pub struct Metrics {
     record: Histogram,
     replay: Histogram,
     wait: Histogram,
-    unsaved: Counter,
-    disputed: Counter,
-    swept: Counter,
-    breaker: Gauge,
 }
 
 impl Metrics {
@@ -140,6 +133,8 @@ impl Metrics {
             }
         }
         // A rate sees the first event only if the name was there with 0 before it.
+        [UNSAVED, DISPUTED, SWEPT].into_iter().for_each(|name| drop(counter!(name)));
+        drop(gauge!(BREAKER));
         RunEnd::ALL.iter().for_each(|end| drop(counter!(RUNS, "end" => end.name())));
         Cause::ALL.iter().for_each(|cause| drop(counter!(INTERRUPTED, "cause" => cause.name())));
         SettledBy::ALL.iter().for_each(|by| drop(counter!(SETTLED, "by" => by.name())));
@@ -155,10 +150,6 @@ impl Metrics {
             record: histogram!(RECORD),
             replay: histogram!(REPLAY),
             wait: histogram!(WAIT),
-            unsaved: counter!(UNSAVED),
-            disputed: counter!(DISPUTED),
-            swept: counter!(SWEPT),
-            breaker: gauge!(BREAKER),
         }
     }
 }
@@ -210,7 +201,7 @@ impl Observer for Metrics {
     }
 
     fn unsaved(&self) {
-        self.unsaved.increment(1);
+        counter!(UNSAVED).increment(1);
     }
 
     fn interrupted(&self, cause: Cause) {
@@ -222,11 +213,11 @@ impl Observer for Metrics {
     }
 
     fn disputed(&self) {
-        self.disputed.increment(1);
+        counter!(DISPUTED).increment(1);
     }
 
     fn swept(&self, records: usize) {
-        self.swept.increment(records as u64);
+        counter!(SWEPT).increment(records as u64);
     }
 
     fn lease(&self, change: LeaseChange) {
@@ -234,7 +225,7 @@ impl Observer for Metrics {
     }
 
     fn breaker(&self, is_open: bool) {
-        self.breaker.set(if is_open { 1.0 } else { 0.0 });
+        gauge!(BREAKER).set(if is_open { 1.0 } else { 0.0 });
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::engine::Cause;
+use crate::named::named;
+use crate::record::Cause;
 
 /// Learns of what happens over a store in this process, to all layers and consumers. Give it to the store with
 /// [`Store::observe`](crate::store::Store::observe). Each method is one event and does nothing by default.
@@ -68,98 +69,39 @@ pub trait Observer: Send + Sync + 'static {
     fn breaker(&self, is_open: bool) {}
 }
 
-/// How a handler ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RunEnd {
-    /// Its answer is the outcome.
-    Completed,
-    /// It took effect, and its answer is not recorded: it is a stream, or too long or too slow.
-    NotReplayable,
-    /// It took no effect: the key is free.
-    Released,
-    /// Its answer or its error leaves it unknown whether it took effect.
-    Unknown,
-    /// It panicked.
-    Panicked,
-    /// It took longer than `max_run`.
-    TooLong,
-    /// It was dropped, because another process may run the operation again.
-    Stopped,
-}
-
-impl RunEnd {
-    /// All values.
-    pub const ALL: &'static [Self] = &[
-        Self::Completed,
-        Self::NotReplayable,
-        Self::Released,
-        Self::Unknown,
-        Self::Panicked,
-        Self::TooLong,
-        Self::Stopped,
-    ];
-
-    /// Returns its name in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::NotReplayable => "not-replayable",
-            Self::Released => "released",
-            Self::Unknown => "unknown",
-            Self::Panicked => "panicked",
-            Self::TooLong => "too-long",
-            Self::Stopped => "stopped",
-        }
+named! {
+    /// How a handler ended.
+    RunEnd {
+        /// Its answer is the outcome.
+        Completed: "completed",
+        /// It took effect, and its answer is not recorded: it is a stream, or too long or too slow.
+        NotReplayable: "not-replayable",
+        /// It took no effect: the key is free.
+        Released: "released",
+        /// Its answer or its error leaves it unknown whether it took effect.
+        Unknown: "unknown",
+        /// It panicked.
+        Panicked: "panicked",
+        /// It took longer than `max_run`.
+        TooLong: "too-long",
+        /// It was dropped, because another process may run the operation again.
+        Stopped: "stopped",
     }
-}
 
-/// The one who settled an interrupted operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SettledBy {
-    /// An operator, through [`Operator::apply`](crate::operations::Operator::apply).
-    Operator,
-    /// The application's reconciler.
-    Reconciler,
-}
-
-impl SettledBy {
-    /// All values.
-    pub const ALL: &'static [Self] = &[Self::Operator, Self::Reconciler];
-
-    /// Returns its name in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Operator => "operator",
-            Self::Reconciler => "reconciler",
-        }
+    /// The one who settled an interrupted operation.
+    SettledBy {
+        /// An operator, through [`Operator::apply`](crate::operations::Operator::apply).
+        Operator: "operator",
+        /// The application's reconciler.
+        Reconciler: "reconciler",
     }
-}
 
-/// A change of this process's lease over a shared store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum LeaseChange {
-    /// It was renewed.
-    Renewed,
-    /// It was lost: another process has taken this one for dead.
-    Lost,
-}
-
-impl LeaseChange {
-    /// All values.
-    pub const ALL: &'static [Self] = &[Self::Renewed, Self::Lost];
-
-    /// Returns its name in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Renewed => "renewed",
-            Self::Lost => "lost",
-        }
+    /// A change of this process's lease over a shared store.
+    LeaseChange {
+        /// It was renewed.
+        Renewed: "renewed",
+        /// It was lost: another process has taken this one for dead.
+        Lost: "lost",
     }
 }
 

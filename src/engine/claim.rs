@@ -9,7 +9,6 @@ use super::engine::Engine;
 use super::met::Met;
 use super::policy::{OnInterrupted, Policy};
 use super::reconcile::ask_no_more;
-use super::record_end::Holder;
 use crate::record::{
     Applied, Cause, Claim, Fence, Hold, Operation, Owner, ReclaimReason, Record, Reply, State, Transition,
 };
@@ -63,7 +62,7 @@ impl<St: Store> Claimant<St> {
             return Box::pin(self.find()).await;
         }
         for _ in 0..CLAIMS {
-            let wish = self.wish();
+            let wish = wish(&engine.policy, operation.clone(), self.deadline);
             let may_repeat = wish.may_repeat;
             let claimed = engine.store.apply(operation.id, Transition::Claim(wish)).await;
             // `refused` logs the fault and returns the requester's answer.
@@ -103,7 +102,7 @@ impl<St: Store> Claimant<St> {
             // settling. The claim may come from a layer with another policy, and from another request.
             State::Running { policy, .. } if record.owner == Owner::Here => {
                 let (operation, hold) = (Operation::of(*id, &record), hold(&record));
-                let interrupt = Holder { engine, operation: &operation, hold }.interruption(policy, Cause::Unknown);
+                let interrupt = engine.interruption(&operation, hold, policy, Cause::Unknown);
                 engine.store.apply(*id, interrupt).await.map_err(|error| self.refused(&error))?.record
             }
             // The operation is done or interrupted already, or another process has its run.
@@ -119,8 +118,9 @@ impl<St: Store> Claimant<St> {
     /// Takes over the operation that was interrupted under this fence. Returns `None` if the record is gone, for
     /// example because it expired.
     async fn reclaim(&self, fence: Fence, reason: ReclaimReason) -> Result<Option<Claimed>, Refusal> {
-        let reclaim = Transition::Reclaim(self.wish(), fence, reason);
-        let reclaimed = self.engine.store.apply(self.operation.id, reclaim).await;
+        let Self { engine, operation, .. } = self;
+        let wish = wish(&engine.policy, operation.clone(), self.deadline);
+        let reclaimed = engine.store.apply(operation.id, Transition::Reclaim(wish, fence, reason)).await;
         let Applied { reply, record } = reclaimed.map_err(|error| self.refused(&error))?;
         Ok(record.map(|record| match reply {
             Reply::Taken => self.granted(&record, Rerun::Yes),
@@ -140,10 +140,6 @@ impl<St: Store> Claimant<St> {
 
     fn met<'a>(&'a self, record: &'a Record) -> Met<'a> {
         Met { policy: &self.engine.policy, fingerprint: &self.operation.fingerprint, record }
-    }
-
-    fn wish(&self) -> Claim {
-        wish(&self.engine.policy, self.operation.clone(), self.deadline)
     }
 }
 

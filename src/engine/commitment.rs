@@ -26,6 +26,7 @@ use crate::laboratory::point;
 use crate::record::{Completion, Hold, Operation, RunResult};
 use crate::slots::{End, Slot, Slots};
 use crate::timeouts::COMMIT_TIMEOUT;
+use crate::until::until;
 
 /// A run's transaction: its data and its stage.
 #[derive(Debug)]
@@ -91,17 +92,6 @@ impl Commitment {
         Completion { operation, hold, result: RunResult::Outcome(outcome), retention, began: None }
     }
 
-    /// Marks the transaction as sent. Returns `false` if one was sent or committed before, or the run is closed.
-    fn begin(&self) -> bool {
-        point();
-        let mut stage = self.stage.lock();
-        let is_open = matches!(*stage, Stage::Open);
-        if is_open {
-            *stage = Stage::Sent { is_orphaned: false };
-        }
-        is_open
-    }
-
     /// The writer's answer: how the transaction has ended the run, or `None` if it did nothing.
     fn answered(&self, answer: Option<End>) {
         point();
@@ -145,8 +135,7 @@ impl Commitment {
     /// Is called once the slot remembers the doubt. If the writer has answered meanwhile, the slot forgets the doubt
     /// again.
     pub(super) fn unsaved(&self) {
-        let is_late = matches!(*self.stage.lock(), Stage::Late);
-        if is_late {
+        if matches!(*self.stage.lock(), Stage::Late) {
             self.slots.unsaved.forget(&self.operation.id, self.turn);
         }
     }
@@ -166,19 +155,7 @@ impl Commitment {
     async fn wait_and_close(&self) -> Option<End> {
         // This wakes `ended`: an application's transaction is looked for only once the run is over.
         self.moved.notify_waiters();
-        let waited = timeout(COMMIT_TIMEOUT, async {
-            loop {
-                let moved = self.moved.notified();
-                tokio::pin!(moved);
-                // From here on no notification is missed, so the stage is looked at afterwards.
-                moved.as_mut().enable();
-                point();
-                if let Some(answer) = self.try_close() {
-                    return answer;
-                }
-                moved.await;
-            }
-        });
+        let waited = timeout(COMMIT_TIMEOUT, until(&self.moved, || self.try_close()));
         waited.await.unwrap_or_else(|_| {
             self.give_up();
             // The writer may have answered at this very moment.
@@ -209,15 +186,7 @@ impl Commitment {
 
     /// Waits until the run that has sent a transaction is over, or being settled.
     pub async fn ended(&self) {
-        loop {
-            let moved = self.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
-            if self.is_over() {
-                return;
-            }
-            moved.await;
-        }
+        until(&self.moved, || self.is_over().then_some(())).await;
     }
 
     /// Returns whether a transaction was sent and the run is still under way.
@@ -235,10 +204,10 @@ impl Commitment {
             Stage::Sent { is_orphaned } => {
                 *is_orphaned = true;
                 // Until the writer answers, requests get this end and not a record that may not be durable.
-                slot.keep_ended(self.retention);
+                slot.keep(0, self.retention);
                 self.moved.notify_waiters();
             }
-            Stage::Ended(End::InDoubt) => slot.keep_ended(self.retention),
+            Stage::Ended(End::InDoubt) => slot.keep(0, self.retention),
             Stage::Open => *stage = Stage::Closed,
             // The store knows the end, or the run is being settled.
             Stage::Ended(_) | Stage::Late | Stage::Closed => {}
@@ -249,30 +218,33 @@ impl Commitment {
 /// A transaction that the writer has not answered. If the writer never answers, its end is unknown.
 #[derive(Debug)]
 pub struct PendingCommit {
-    /// `None` once there is an answer, so that the drop adds no doubt.
-    commitment: Option<Arc<Commitment>>,
+    commitment: Arc<Commitment>,
+    /// What the drop answers.
+    answer: Option<End>,
 }
 
 impl PendingCommit {
     /// Begins a transaction. Returns `None` if there is one that may be done, or if the run is over.
     #[must_use]
     pub fn begin(commitment: &Arc<Commitment>) -> Option<Self> {
-        commitment.begin().then(|| Self { commitment: Some(Arc::clone(commitment)) })
+        point();
+        let mut stage = commitment.stage.lock();
+        if !matches!(*stage, Stage::Open) {
+            return None;
+        }
+        *stage = Stage::Sent { is_orphaned: false };
+        Some(Self { commitment: Arc::clone(commitment), answer: Some(End::InDoubt) })
     }
 
     /// The writer's answer: how the transaction has ended the run, or `None` if it did nothing.
     pub fn answered(mut self, answer: Option<End>) {
-        if let Some(commitment) = self.commitment.take() {
-            commitment.answered(answer);
-        }
+        self.answer = answer;
     }
 }
 
 impl Drop for PendingCommit {
     fn drop(&mut self) {
-        if let Some(commitment) = self.commitment.take() {
-            commitment.answered(Some(End::InDoubt));
-        }
+        self.commitment.answered(self.answer.take());
     }
 }
 

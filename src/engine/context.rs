@@ -1,7 +1,6 @@
 //! The context of a run.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::commitment::Commitment;
@@ -43,20 +42,14 @@ pub struct RunContext {
 enum ProtectedBy {
     /// The run is protected by the store.
     Store(Arc<Commitment>),
-    /// The run is not protected. The flag says whether it is over.
+    /// The run is not protected. It is over once its [`Unprotected`] is dropped.
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only a layer asks"))]
-    None(Arc<AtomicBool>),
+    None(Weak<Unprotected>),
 }
 
-/// A guard that marks a run without protection as over when it is dropped.
+/// A run without protection, for as long as it goes on.
 #[derive(Debug)]
-pub(super) struct Over(Arc<AtomicBool>);
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
+pub(super) struct Unprotected;
 
 impl RunContext {
     pub(super) fn new(rerun: Rerun, commitment: Arc<Commitment>) -> Self {
@@ -66,11 +59,11 @@ impl RunContext {
     }
 
     /// Creates the context of a run that no store protects, and a guard that is kept until it is over.
-    pub(super) fn fail_open(operation: &Operation) -> (Self, Over) {
+    pub(super) fn fail_open(operation: &Operation) -> (Self, Arc<Unprotected>) {
         let (id, operation) = (operation.id, operation.fingerprint.operation);
-        let over = Arc::default();
-        let protection = ProtectedBy::None(Arc::clone(&over));
-        (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Maybe, protection }, Over(over))
+        let run = Arc::new(Unprotected);
+        let protection = ProtectedBy::None(Arc::downgrade(&run));
+        (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Maybe, protection }, run)
     }
 
     /// Returns the state of the run's transaction; `None` for a run without a store, which cannot commit.
@@ -88,7 +81,7 @@ impl RunContext {
     pub(crate) fn is_over(&self) -> bool {
         match &self.protection {
             ProtectedBy::Store(commitment) => commitment.is_over(),
-            ProtectedBy::None(over) => over.load(Ordering::SeqCst),
+            ProtectedBy::None(run) => run.strong_count() == 0,
         }
     }
 
@@ -102,10 +95,8 @@ impl RunContext {
     /// operation changes.
     #[must_use]
     pub fn lease_left(&self) -> Option<Duration> {
-        match &self.protection {
-            ProtectedBy::Store(commitment) => commitment.session.map(|session| commitment.slots.lease.left(session)),
-            ProtectedBy::None(_) => None,
-        }
+        let commitment = self.commitment()?;
+        commitment.session.map(|session| commitment.slots.lease.left(session))
     }
 
     /// Returns the digest of scope and key, as operators see it.

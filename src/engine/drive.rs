@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use scopeguard::{ScopeGuard, guard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -18,7 +19,7 @@ use super::met::{self, Met};
 use super::policy::{OnInterrupted, Policy};
 use super::reconcile::Question;
 use super::reconciler::Reconciled;
-use super::record_end::{Holder, UnsavedEnd};
+use super::record_end::UnsavedEnd;
 use super::run::{Run, Work, Worked};
 use super::send_end::PendingEnd;
 use super::verdict::Verdict;
@@ -122,9 +123,8 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
     fn met(self, record: Record, has_asked: bool) -> Option<(Self, Next)> {
         let Run { engine, operation: Operation { id, fingerprint, .. }, .. } = &*self.run;
         let met = Met { policy: &engine.policy, fingerprint, record: &record };
-        if !has_asked && let Some((reconciler, interrupted)) = met.reconciler(*id) {
-            let question = Question { reconciler, interrupted, fingerprint: *fingerprint };
-            return Some((self, Next::Ask(Box::new(question))));
+        if !has_asked && let Some(question) = met.question(*id) {
+            return Some((self, Next::Ask(question)));
         }
         met.report_not_rerun(engine, id);
         let ended = met::ended(&engine.policy, fingerprint, engine.presented(record));
@@ -170,25 +170,23 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
     fn work(self, commitment: Arc<Commitment>, rerun: Rerun) -> impl Future<Output = ()> + Send {
         async move {
             let Self { work, requester, mut run } = self;
-            let guard = InterruptOnAbort { run: &run, commitment: &commitment, over: false };
+            let guard = guard((), |()| aborted(&run, &commitment));
             let context = RunContext::new(rerun, Arc::clone(&commitment));
             // The claim was asked for this long before it would have been too late.
             let asked = Some(run.deadline - STORE_TIMEOUT);
             let Worked { end, verdict, ran } = run.work(work, context, commitment.session, asked).await;
             // If the run had a transaction, that decides how it has ended, and the store knows it.
             if let Some(end) = commitment.close().await {
-                guard.over();
+                ScopeGuard::into_inner(guard);
                 return decided(run, &commitment, end, ran, requester);
             }
-            guard.over();
+            ScopeGuard::into_inner(guard);
             let end = run.end_to_record(end);
             let sent = run.engine.telemetry().start();
             // From here on a dropped slot stays taken: the end may be readable and not durable.
             run.slot.begin_settling(run.engine.policy.kept());
             let hold = commitment.hold;
-            // This future would keep the holder while it awaits `Holder::record`.
-            let ending = Holder { engine: &run.engine, operation: &run.operation, hold }.ending(&end);
-            let pending = match run.engine.record(run.operation.id, ending).await {
+            let pending = match run.engine.record_end(&run.operation, hold, &end).await {
                 // Another process took the operation over, or it was settled.
                 Ok(Applied { reply: Reply::Refused, record })
                     if matches!(end, End::Outcome(_) | End::Consumed { .. }) =>
@@ -251,7 +249,7 @@ fn superseded<St: Store, T>(
     requester: oneshot::Sender<Verdict<T>>,
 ) {
     once_a_minute!(
-        run.engine.lines().superseded,
+        run.engine.lines().of("superseded"),
         error,
         record_id = run.operation.id.short(),
         cause = Cause::Lease.name(),
@@ -287,7 +285,7 @@ async fn unsaved<St: Store, T: Send>(
     let Run { engine, slot, operation, .. } = *run;
     engine.telemetry().happened(Event::Unsaved);
     once_a_minute!(
-        engine.lines().unsaved, error, record_id = operation.id.short(), error = %pending.error,
+        engine.lines().of("unsaved"), error, record_id = operation.id.short(), error = %pending.error,
         source = source(&pending.error),
         "answered without a record: retries get the answer until this process ends; then they are refused, or run again \
          under on_interrupted = rerun"
@@ -301,48 +299,28 @@ async fn unsaved<St: Store, T: Send>(
     } else {
         // There is no room for the outcome: the store records only that the run is over.
         drop(pending);
-        Holder { engine: &engine, operation: &operation, hold }
-            .record(&End::Interrupted { cause: Cause::Unsaved })
-            .await
+        engine.record_end(&operation, hold, &End::Interrupted { cause: Cause::Unsaved }).await
     };
     unsaved.forget_once_recorded(recorded, is_exclusive).await;
 }
 
-/// Records that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.
-struct InterruptOnAbort<'a, St: Store> {
-    run: &'a Run<St>,
-    commitment: &'a Commitment,
-    /// Set once the end of the run is known; the drop then does nothing.
-    over: bool,
-}
-
-impl<St: Store> InterruptOnAbort<'_, St> {
-    fn over(mut self) {
-        self.over = true;
-    }
-}
-
-impl<St: Store> Drop for InterruptOnAbort<'_, St> {
-    fn drop(&mut self) {
-        if self.over {
-            return;
-        }
-        let Run { engine, slot, operation, .. } = self.run;
-        engine.count_interrupted(Cause::Shutdown);
-        once_a_minute!(
-            engine.lines().stopped,
-            error,
-            record_id = operation.id.short(),
-            cause = Cause::Shutdown.name(),
-            "the run was dropped before its handler ended"
-        );
-        // If a transaction is under way, the slot stays taken until the writer has answered.
-        self.commitment.abandon(slot);
-        let holder = Holder { engine, operation, hold: self.commitment.hold };
-        let interruption = holder.interruption(engine.policy.claim_policy(), Cause::Shutdown);
-        // The transition takes effect when it is called; no caller is left to wait for it.
-        drop(engine.store.apply(operation.id, interruption));
-    }
+/// Records that a run is interrupted whose task was aborted.
+fn aborted<St: Store>(run: &Run<St>, commitment: &Commitment) {
+    let Run { engine, slot, operation, .. } = run;
+    engine.count_interrupted(Cause::Shutdown);
+    once_a_minute!(
+        engine.lines().of("stopped"),
+        error,
+        record_id = operation.id.short(),
+        cause = Cause::Shutdown.name(),
+        "the run was dropped before its handler ended"
+    );
+    // If a transaction is under way, the slot stays taken until the writer has answered.
+    commitment.abandon(slot);
+    let policy = engine.policy.claim_policy();
+    let interruption = engine.interruption(operation, commitment.hold, policy, Cause::Shutdown);
+    // The transition takes effect when it is called; no caller is left to wait for it.
+    drop(engine.store.apply(operation.id, interruption));
 }
 
 #[cfg(all(test, feature = "test-util"))]

@@ -48,26 +48,24 @@ pub(crate) struct Caller {
 impl<St: Store> Engine<St> {
     /// Logs a fault of the store, and returns the refusal that the requester gets for it.
     pub(super) fn log_and_refuse(&self, id: &RecordId, error: &StoreError) -> Refusal {
-        let (refusal, lines) = match error {
+        let (refusal, line) = match error {
             StoreError::Overloaded { reason } => return self.overloaded(reason),
-            StoreError::Full { .. } => (Refusal::Full, &self.lines().full),
+            StoreError::Full { .. } => (Refusal::Full, "full"),
             StoreError::Corrupt { .. } => {
                 self.count(|counters| &counters.corrupt);
-                (Refusal::Corrupt, &self.lines().corrupt)
+                (Refusal::Corrupt, "corrupt")
             }
-            StoreError::Unavailable { .. } | StoreError::Uncertain { .. } => {
-                (Refusal::Unavailable, &self.lines().unavailable)
-            }
+            StoreError::Unavailable { .. } | StoreError::Uncertain { .. } => (Refusal::Unavailable, "unavailable"),
         };
         once_a_minute!(
-            lines, error, record_id = id.short(), %error, source = source(error), "the store failed"
+            self.lines().of(line), error, record_id = id.short(), %error, source = source(error), "the store failed"
         );
         refusal
     }
 
     /// Refuses because too much is under way.
     pub(super) fn overloaded(&self, reason: &'static str) -> Refusal {
-        once_a_minute!(self.lines().overloaded, warn, reason, "overloaded: new keys are refused");
+        once_a_minute!(self.lines().of("overloaded"), warn, reason, "overloaded: new keys are refused");
         Refusal::Overloaded
     }
 

@@ -84,7 +84,7 @@ impl<St: Store> Engine<St> {
                 // A client can be refused as often as it likes. `take_due` returns a number at most once a minute, for
                 // the event at the level that was set. `Level` grows with verbosity, so the others are at DEBUG, or at
                 // TRACE if set.
-                let count = self.lines().refused.take_due(outcome);
+                let count = self.telemetry().refused.of(outcome).take_due();
                 let level = if count.is_some() { refused } else { refused.max(Level::DEBUG) };
                 event_at!(
                     level, parent: span, record_id = facts.record_id(), attempt = facts.number(), label = facts.label(),

@@ -18,8 +18,7 @@ use super::watch::wait_elsewhere;
 use crate::record::{Cause, Operation, Origin};
 use crate::slots::{Attempt, End, Ended, Entered, Event, Phase, SharedPhase, Waiter};
 use crate::store::{Store, StoreError};
-use crate::timeouts::STORE_TIMEOUT;
-use crate::timeouts::within;
+use crate::timeouts::{STORE_TIMEOUT, within};
 
 /// Creates the span of one exchange. Fields that are not known yet are recorded later.
 pub(crate) fn span() -> Span {

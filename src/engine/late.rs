@@ -1,7 +1,7 @@
 //! A run whose claim the store has not answered in time. Its requester is answered, and the claim is undone; or
 //! `fail_open` lets it go ahead without the store, and its end is recorded all the same.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use super::claim::{Claimed, hold, wish};
 use super::context::{Rerun, RunContext};
 use super::engine::Engine;
-use super::record_end::{Holder, UnsavedEnd};
+use super::record_end::UnsavedEnd;
 use super::run::{Run, Work, Worked};
 use super::send_end::until_answered;
 use super::verdict::Verdict;
 use crate::key::RecordId;
-use crate::record::{Applied, Cause, Hold, Operation, Owner, Record, Reply, State, Transition};
+use crate::record::{Applied, Cause, Hold, Operation, Owner, Reply, State, Transition};
 use crate::slots::{End, Phase, Refusal, once_a_minute};
 use crate::store::Store;
 use crate::timeouts::STORE_TIMEOUT;
@@ -40,7 +40,7 @@ impl<St: Store> Late<'_, St> {
     ) {
         let fail_open = self.run.fails_open();
         once_a_minute!(
-            self.run.engine.lines().unanswered,
+            self.run.engine.lines().of("unanswered"),
             error,
             record_id = self.run.operation.id.short(),
             fail_open,
@@ -68,36 +68,31 @@ impl<St: Store> Late<'_, St> {
         work: Box<dyn Work<T>>,
         requester: oneshot::Sender<Verdict<T>>,
     ) {
-        let Self { run, session, mut claiming } = self;
+        let Self { run, session, claiming } = self;
         run.engine.count(|counters| &counters.fail_open_runs);
         once_a_minute!(
-            run.engine.lines().fail_open,
+            run.engine.lines().of("fail_open"),
             warn,
             record_id = run.operation.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
-        let (context, over) = RunContext::fail_open(&run.operation);
+        let (context, unprotected) = RunContext::fail_open(&run.operation);
         // No process can take over an operation that has no claim. The claim stays under way: once the store grants it
         // to this run, another process may take the operation over.
         let began = Instant::now();
-        let (Worked { end, verdict, ran }, claimed) =
-            match select(pin!(run.work(work, context, None, None)), claiming.as_mut()).await {
-                Either::Left((worked, _)) => (worked, None),
+        // If the claim has not ended during the work, it is waited for after the answer.
+        let (Worked { end, verdict, ran }, claiming) =
+            match select(pin!(run.work(work, context, None, None)), claiming).await {
+                Either::Left((worked, claiming)) => (worked, Either::Left(claiming)),
                 Either::Right((claimed, working)) => {
                     let session = session.filter(|_| matches!(claimed, Ok(Claimed::Granted(..))));
                     let worked = run.unless_stopped(session, working).await;
-                    (worked.unwrap_or_else(|cause| run.interrupted(cause, began.elapsed())), Some(claimed))
+                    let worked = worked.unwrap_or_else(|cause| run.interrupted(cause, began.elapsed()));
+                    (worked, Either::Right(ready(claimed)))
                 }
             };
-        // If the claim has not ended during the work, it is waited for after the answer.
-        let claiming = async move {
-            match claimed {
-                Some(claimed) => claimed,
-                None => claiming.await,
-            }
-        };
         // From now on the handler's context says that the run is over.
-        drop(over);
+        drop(unprotected);
         run.report(&verdict, ran);
         let end = run.end_to_record(end);
         let slots = run.engine.store.slots();
@@ -110,13 +105,7 @@ impl<St: Store> Late<'_, St> {
         let Run { engine, slot, operation, .. } = *run;
         let (unsaved, _) = UnsavedEnd::keep(&engine, slot, ended);
         let _ = requester.send(verdict);
-        let granted = match claiming.await {
-            Ok(Claimed::Granted(_, hold, _)) => Some(hold),
-            Ok(Claimed::Met(_)) => return outdone(&engine, &operation, &unsaved),
-            // The claim has failed: `record` makes another one.
-            Err(_) => None,
-        };
-        record(&engine, &operation, &end, granted, unsaved).await;
+        record(&engine, &operation, &end, claiming.await, unsaved).await;
     }
 }
 
@@ -125,7 +114,7 @@ impl<St: Store> Late<'_, St> {
 async fn give_back<St: Store>(run: Box<Run<St>>, hold: Hold, rerun: Rerun) {
     let Run { engine, slot, operation, .. } = *run;
     let end = if rerun == Rerun::Yes { End::Interrupted { cause: Cause::Unknown } } else { End::Released };
-    let Err(pending) = Holder { engine: &engine, operation: &operation, hold }.record(&end).await else {
+    let Err(pending) = engine.record_end(&operation, hold, &end).await else {
         // The claim is undone: waiters retry and find out what the store has.
         return slot.end(Refusal::Unavailable);
     };
@@ -147,8 +136,7 @@ async fn without_room<St: Store>(
         (Ok(Claimed::Granted(_, hold, _)), _) => {
             // The slot is kept meanwhile: otherwise a retry would find the run interrupted. If the store does not
             // record the end, the run counts as interrupted for other processes.
-            let holder = Holder { engine: &run.engine, operation: &run.operation, hold };
-            if let Err(pending) = holder.record(&end).await {
+            if let Err(pending) = run.engine.record_end(&run.operation, hold, &end).await {
                 let _ = pending.answer.await;
             }
             run.end(end);
@@ -157,33 +145,33 @@ async fn without_room<St: Store>(
     }
 }
 
-/// Records how a run ended that had no claim, or was `granted` one late. Tries again until the store has taken it, or
-/// the end is about to be forgotten.
+/// Records how a run ended that had no claim, or was granted one late: the claim that was asked for before, or if that
+/// has failed, another one. Tries again until the store has taken it, or the end is about to be forgotten.
 async fn record<St: Store>(
     engine: &Engine<St>,
     operation: &Operation,
     end: &End,
-    granted: Option<Hold>,
+    claimed: Result<Claimed, Refusal>,
     unsaved: UnsavedEnd,
 ) {
-    let hold = match granted {
-        Some(hold) => hold,
-        None => match claim(engine, operation).await {
-            Some(Ok(hold)) => hold,
-            Some(Err(_)) => return outdone(engine, operation, &unsaved),
-            // The store can't answer any more. The end is kept until the retention is over.
-            None => return,
-        },
+    let claimed = match claimed {
+        Ok(claimed) => Some(claimed),
+        Err(_) => claim(engine, operation).await,
     };
-    match (Holder { engine, operation, hold }).record(end).await {
+    let hold = match claimed {
+        Some(Claimed::Granted(_, hold, _)) => hold,
+        Some(Claimed::Met(_)) => return outdone(engine, operation, &unsaved),
+        // The store can't answer any more. The end is kept until the retention is over.
+        None => return,
+    };
+    match engine.record_end(operation, hold, end).await {
         Ok(Applied { reply: Reply::Refused, .. }) => outdone(engine, operation, &unsaved),
         recorded => unsaved.forget_once_recorded(recorded, engine.store.is_exclusive()).await,
     }
 }
 
-/// Claims an operation that has run already. Returns the record that is there if it is another's, and `None` if the
-/// store does not answer.
-async fn claim<St: Store>(engine: &Engine<St>, operation: &Operation) -> Option<Result<Hold, Box<Record>>> {
+/// Claims an operation that has run already. Returns `None` if the store does not answer.
+async fn claim<St: Store>(engine: &Engine<St>, operation: &Operation) -> Option<Claimed> {
     let claim = || Transition::Claim(wish(&engine.policy, operation.clone(), Instant::now() + STORE_TIMEOUT));
     loop {
         let Applied { reply, record } =
@@ -193,8 +181,11 @@ async fn claim<St: Store>(engine: &Engine<St>, operation: &Operation) -> Option<
             // This process remembers the operation, so that no other run of it is there: the claim that seemed to have
             // failed was made.
             let is_own = matches!(record.state, State::Running { .. }) && record.owner == Owner::Here;
-            let is_held = reply == Reply::Taken || is_own;
-            return Some(if is_held { Ok(hold(&record)) } else { Err(Box::new(record)) });
+            return Some(if reply == Reply::Taken || is_own {
+                Claimed::Granted(operation.clone(), hold(&record), Rerun::Maybe)
+            } else {
+                Claimed::Met(Box::new(record))
+            });
         }
     }
 }
@@ -203,7 +194,7 @@ async fn claim<St: Store>(engine: &Engine<St>, operation: &Operation) -> Option<
 /// are additional.
 fn outdone<St: Store>(engine: &Engine<St>, operation: &Operation, unsaved: &UnsavedEnd) {
     once_a_minute!(
-        engine.lines().outdone,
+        engine.lines().of("outdone"),
         error,
         record_id = operation.id.short(),
         "an operation that ran unprotected was claimed elsewhere meanwhile, and may have taken effect twice; the outcome \

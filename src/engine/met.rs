@@ -1,10 +1,8 @@
 //! What a request gets that has met a record: the policy and the record decide it.
 
-use bytes::Bytes;
-
 use super::engine::Engine;
 use super::policy::{OnInterrupted, Policy};
-use super::reconciler::Reconciler;
+use super::reconcile::Question;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
 use crate::record::{Owner, Record, State};
@@ -39,10 +37,11 @@ impl Met<'_> {
         self.policy.on_interrupted == OnInterrupted::Rerun && self.is_interrupted()
     }
 
-    /// Returns the reconciler that is to be asked about the record for the request, if there is one.
-    pub(super) fn reconciler(&self, id: RecordId) -> Option<(Reconciler<Bytes>, InterruptedRun)> {
-        let reconciler = self.policy.reconciler.as_ref().filter(|_| self.is_interrupted())?;
-        Some((reconciler.clone(), InterruptedRun::of(id, self.record)?))
+    /// Returns the question to the application about the record, if it is to be asked for the request.
+    pub(super) fn question(&self, id: RecordId) -> Option<Box<Question>> {
+        let reconciler = self.policy.reconciler.clone().filter(|_| self.is_interrupted())?;
+        let interrupted = InterruptedRun::of(id, self.record)?;
+        Some(Box::new(Question { reconciler, interrupted, fingerprint: *self.fingerprint }))
     }
 
     /// Returns whether the request can be answered from the record without any further step.
@@ -67,7 +66,7 @@ impl Met<'_> {
         }
         engine.count(|counters| &counters.not_rerun);
         once_a_minute!(
-            engine.lines().not_rerun,
+            engine.lines().of("not_rerun"),
             warn,
             record_id = id.short(),
             "an interrupted operation does not run again, because it was not claimed under Rerun: list the interrupted \

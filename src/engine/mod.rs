@@ -12,8 +12,8 @@
 //! - `context.rs`: what a handler can learn about its run and do with it. `commitment.rs`: the state of the run's
 //!   transaction.
 //! - `event.rs`: the event of one request in the log.
-//! - `resolve.rs`: settles an operation, for an operator or the application. `drain.rs`: waits before the process ends.
-//!   They serve the layer and [`Once`](crate::Once) alike.
+//! - `resolve.rs`: settles or forgets an operation, for an operator or the application. `drain.rs`: waits before the
+//!   process ends. They serve the layer and [`Once`](crate::Once) alike.
 //! - `once.rs`: the engine without HTTP, for consumers of messages. `once_context.rs`: what an effect learns and can
 //!   do; `once_result.rs`: what comes of a message.
 
@@ -61,7 +61,7 @@ pub(crate) use policy::Policy;
 pub(crate) use policy::ReadStatus;
 pub(crate) use reconcile::reconcile_one;
 pub use reconciler::{Reconciled, Reconciler};
-pub(crate) use resolve::{Resolved, resolve};
+pub(crate) use resolve::resolve;
 // A layer's.
 #[cfg(feature = "server")]
 pub(crate) use {

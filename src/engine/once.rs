@@ -205,7 +205,7 @@ impl<St: Store, T> Once<St, T> {
                 Ok(value) => match written(value) {
                     Ok(json) => End::Outcome(json),
                     Err(error) => {
-                        let (line, record_id) = (&engine.lines().unwritable, id.short());
+                        let (line, record_id) = (engine.lines().of("unwritable"), id.short());
                         once_a_minute!(line, error, record_id, error, "the outcome of a message can't be recorded");
                         End::Consumed { status: 0 }
                     }
@@ -242,7 +242,7 @@ impl<St: Store, T> Once<St, T> {
         T: DeserializeOwned,
     {
         serde_json::from_slice(json).map(|value| Outcome { value, replayed }).map_err(|error| {
-            let (line, record_id) = (&self.engine.lines().wrong_type, id.short());
+            let (line, record_id) = (self.engine.lines().of("wrong_type"), id.short());
             // The error itself may quote a value of the outcome.
             let (kind, json_line, column) = (error.classify(), error.line(), error.column());
             once_a_minute!(

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use scopeguard::{ScopeGuard, guard};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::engine::Engine;
 use super::reconciler::{Reconciled, Reconciler};
-use super::resolve::settle_interrupted;
+use super::resolve::resolve_in;
 use super::verdict::Verdict;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
@@ -44,9 +45,15 @@ impl Question {
         let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
         match taken.map_err(|error| End::Refused(engine.log_and_refuse(&run.id, &error)))? {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
-                let asking = Asking { engine, id: run.id, fence, is_over: false };
+                // Other processes ask if this asker is dropped before it has an answer.
+                let asking = guard(&engine.store, |store| {
+                    if !store.is_exclusive() {
+                        // The transition takes effect when it is called; no caller is left to wait for it.
+                        drop(store.apply(run.id, no_more(fence)));
+                    }
+                });
                 let said = reconciler.ask(InterruptedRun { fence, ..run.clone() }, engine.lines()).await;
-                asking.over();
+                ScopeGuard::into_inner(asking);
                 if matches!(said, Reconciled::StillUnknown) {
                     ask_no_more(engine, run.id, fence).await;
                 }
@@ -105,7 +112,7 @@ async fn settle<St: Store>(
     fence: Fence,
     outcome: Bytes,
 ) -> (Result<Reply, StoreError>, Ended) {
-    let (settled, ended) = settle_interrupted(engine, slot, fence, Resolution::Outcome(outcome)).await;
+    let (settled, ended) = resolve_in(engine, slot, fence, Resolution::Outcome(outcome)).await;
     if let Ok(Reply::Taken) = settled {
         engine.count(|counters| &counters.reconciled);
         engine.telemetry().happened(Event::Settled(SettledBy::Reconciler));
@@ -161,32 +168,6 @@ pub(crate) async fn reconcile_one<St: Store>(
     };
     slot.end(ended);
     reconciled
-}
-
-/// Lets other processes ask if the asker is dropped before it has an answer.
-struct Asking<'a, St: Store> {
-    engine: &'a Engine<St>,
-    id: RecordId,
-    /// The fence that was taken for the question.
-    fence: Fence,
-    /// Set once the application has answered.
-    is_over: bool,
-}
-
-impl<St: Store> Asking<'_, St> {
-    fn over(mut self) {
-        self.is_over = true;
-    }
-}
-
-impl<St: Store> Drop for Asking<'_, St> {
-    fn drop(&mut self) {
-        let store = &self.engine.store;
-        if !self.is_over && !store.is_exclusive() {
-            // The transition takes effect when it is called; no caller is left to wait for it.
-            drop(store.apply(self.id, no_more(self.fence)));
-        }
-    }
 }
 
 /// Ends the question with this fence: with a bound of zero, no process sees to the operation. It stays interrupted,

@@ -10,7 +10,6 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
-use crate::key::RecordId;
 use crate::panics::panic_message;
 use crate::slots::{Lines, LogThrottle, once_a_minute};
 use crate::store::InterruptedRun;
@@ -86,19 +85,27 @@ impl<O: 'static> Reconciler<O> {
         O: Send,
         F: Future<Output = Option<P>> + Send + 'static,
     {
-        // The calls of one reconciler share a throttle for the line that `unfit` logs.
+        // The calls of one reconciler share a throttle for the line that is logged.
         let (ask, lines) = (Arc::clone(&self.ask), Arc::new(LogThrottle::new()));
         let mapped = move |run: InterruptedRun| {
             let (id, form, lines) = (run.id, form.clone(), Arc::clone(&lines));
             let asked = ask(run);
             async move {
-                match asked.await {
-                    Reconciled::Outcome(outcome) => {
-                        form(outcome).await.map_or_else(|| unfit(id, &lines), Reconciled::Outcome)
-                    }
-                    Reconciled::RunAgain => Reconciled::RunAgain,
-                    Reconciled::StillUnknown => Reconciled::StillUnknown,
-                }
+                let outcome = match asked.await {
+                    Reconciled::Outcome(outcome) => outcome,
+                    Reconciled::RunAgain => return Reconciled::RunAgain,
+                    Reconciled::StillUnknown => return Reconciled::StillUnknown,
+                };
+                let Some(outcome) = form(outcome).await else {
+                    once_a_minute!(
+                        lines,
+                        error,
+                        record_id = id.short(),
+                        "the reconciler's outcome can't be recorded: it is too long, its body failed, or JSON can't have it"
+                    );
+                    return Reconciled::StillUnknown;
+                };
+                Reconciled::Outcome(outcome)
             }
         };
         Reconciler::new(mapped).timeout(self.timeout)
@@ -118,23 +125,14 @@ impl<O: 'static> Reconciler<O> {
             Ok(Ok(reconciled)) => return reconciled,
             Ok(Err(panic)) => {
                 let panic = panic_message(&*panic);
-                once_a_minute!(lines.reconciler_panicked, error, record_id, panic, "the reconciler panicked");
+                once_a_minute!(lines.of("reconciler_panicked"), error, record_id, panic, "the reconciler panicked");
             }
-            Err(_) => once_a_minute!(lines.reconciler_late, error, record_id, "the reconciler exceeded its timeout"),
+            Err(_) => {
+                once_a_minute!(lines.of("reconciler_late"), error, record_id, "the reconciler exceeded its timeout");
+            }
         }
         Reconciled::StillUnknown
     }
-}
-
-/// Logs that an outcome cannot be recorded, and leaves the operation interrupted.
-fn unfit<O>(id: RecordId, lines: &LogThrottle) -> Reconciled<O> {
-    once_a_minute!(
-        lines,
-        error,
-        record_id = id.short(),
-        "the reconciler's outcome can't be recorded: it is too long, its body failed, or JSON can't have it"
-    );
-    Reconciled::StillUnknown
 }
 
 impl<O> Clone for Reconciler<O> {

@@ -1,78 +1,73 @@
 //! Records how a run ended, and remembers what the store does not know of it.
 
-use std::sync::Arc;
-
 use super::engine::Engine;
 use super::send_end::PendingEnd;
 use crate::key::RecordId;
 use crate::record::{Applied, Cause, ClaimPolicy, Completion, Hold, Lost, Operation, Reply, RunResult, Transition};
-use crate::slots::{End, Ended, Retrying, Slot, Slots};
+use crate::slots::{End, Ended, Retrying, Slot};
 use crate::store::Store;
 
-/// A run that holds its operation, and says how it ended.
-pub(super) struct Holder<'a, St> {
-    pub(super) engine: &'a Engine<St>,
-    pub(super) operation: &'a Operation,
-    pub(super) hold: Hold,
-}
-
-impl<St: Store> Holder<'_, St> {
-    /// Records how the run ended.
-    pub(super) fn record(&self, end: &End) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
-        self.engine.record(self.operation.id, self.ending(end))
+impl<St: Store> Engine<St> {
+    /// Records how the run ended that has this hold on its operation.
+    pub(super) fn record_end(
+        &self,
+        operation: &Operation,
+        hold: Hold,
+        end: &End,
+    ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send + use<'_, St> {
+        self.record(operation.id, self.ending(operation, hold, end))
     }
 
     /// Returns the transition that records a run that ended in this way.
-    pub(super) fn ending(&self, end: &End) -> Transition {
-        let policy = &self.engine.policy;
+    fn ending(&self, operation: &Operation, hold: Hold, end: &End) -> Transition {
+        let policy = &self.policy;
         let result = match end {
             End::Outcome(outcome) => RunResult::Outcome(outcome.clone()),
             End::Consumed { status } => RunResult::Consumed { status: *status },
-            End::Released => return Transition::Release(self.hold.fence),
-            End::Interrupted { cause } => return self.interruption(policy.claim_policy(), *cause),
+            End::Released => return Transition::Release(hold.fence),
+            End::Interrupted { cause } => return self.interruption(operation, hold, policy.claim_policy(), *cause),
             // Work does not end in these ways. If it did, its effects would be unknown.
             End::InDoubt | End::InFlight | End::Refused(_) => {
-                return self.interruption(policy.claim_policy(), Cause::Unknown);
+                return self.interruption(operation, hold, policy.claim_policy(), Cause::Unknown);
             }
         };
-        let (operation, retention) = (self.operation.clone(), policy.kept());
-        Transition::Complete(Completion { operation, hold: self.hold, result, retention, began: None })
+        let (operation, retention) = (operation.clone(), policy.kept());
+        Transition::Complete(Completion { operation, hold, result, retention, began: None })
     }
 
     /// Returns the transition that records a run that was claimed under this policy, and whose end is unknown for this
     /// reason.
-    pub(super) fn interruption(&self, policy: ClaimPolicy, cause: Cause) -> Transition {
-        let Hold { fence, attempt } = self.hold;
-        let retention = self.engine.policy.interrupted_retention;
+    pub(super) fn interruption(
+        &self,
+        operation: &Operation,
+        hold: Hold,
+        policy: ClaimPolicy,
+        cause: Cause,
+    ) -> Transition {
+        let (Hold { fence, attempt }, retention) = (hold, self.policy.interrupted_retention);
         // Only a database that several processes share can lose a claim, by a failover.
-        let lost = (!self.engine.store.is_exclusive()).then(|| Lost {
-            operation: self.operation.clone(),
-            attempt,
-            policy,
-            retention,
-        });
+        let lost =
+            (!self.store.is_exclusive()).then(|| Lost { operation: operation.clone(), attempt, policy, retention });
         Transition::Interrupt { fence, cause, lost }
     }
 }
 
 /// An operation whose end this process remembers, because it is not in the store yet. Drain waits for it.
 pub(super) struct UnsavedEnd {
-    slots: Arc<Slots>,
     id: RecordId,
     /// The turn of the slot: an end that a later run left is not forgotten.
     turn: u64,
     /// Is dropped with this value; drain waits until then.
-    _retrying: Retrying,
+    retrying: Retrying,
 }
 
 impl UnsavedEnd {
     /// Keeps the end of an operation in this process, because the store does not know it, or not durably. Returns also
     /// whether there is room for its outcome.
     pub(super) fn keep<St: Store>(engine: &Engine<St>, slot: Slot, ended: impl Into<Ended>) -> (Self, bool) {
-        let slots = Arc::clone(engine.store.slots());
-        let (id, turn, retrying) = (slot.id(), slot.turn(), slots.retrying());
+        let (id, turn, retrying) = (slot.id(), slot.turn(), engine.store.slots().retrying());
         let is_whole = slot.remember(ended, engine.policy.kept());
-        (Self { slots, id, turn, _retrying: retrying }, is_whole)
+        (Self { id, turn, retrying }, is_whole)
     }
 
     /// Waits until the store knows how the run ended, and forgets the end.
@@ -95,12 +90,13 @@ impl UnsavedEnd {
 
     /// Forgets the end, because the store now has this one or another one.
     pub(super) fn forget(&self) {
-        self.slots.unsaved.forget(&self.id, self.turn);
+        self.retrying.0.unsaved.forget(&self.id, self.turn);
     }
 }
 
 #[cfg(all(test, feature = "test-util"))]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::super::policy::{OnInterrupted, Policy};
@@ -125,7 +121,7 @@ mod tests {
         let end = End::Interrupted { cause: Cause::Panicked };
         let (unsaved, _) = UnsavedEnd::keep(&engine, slot, Ended::new(fingerprint, end.clone()));
         let operation = Operation { id, fingerprint, origin: Origin::default() };
-        let recorded = Holder { engine: &engine, operation: &operation, hold }.record(&end).await;
+        let recorded = engine.record_end(&operation, hold, &end).await;
         unsaved.forget_once_recorded(recorded, true).await;
         let result = slots.look(&id).expect("it is kept").join(&fingerprint, Duration::ZERO).await;
         assert!(matches!(result, Ok((End::Interrupted { .. }, _))), "{result:?}");

@@ -1,4 +1,4 @@
-//! Settles an operation, as an operator or the application says.
+//! Settles an operation, or forgets one that is done, as an operator or the application says.
 
 use std::sync::Arc;
 
@@ -15,45 +15,37 @@ use crate::slots::{Ended, Entered, Event, Phase, Refusal, Slot};
 use crate::store::{Store, StoreError};
 use crate::timeouts::STORE_TIMEOUT;
 
-/// The result of a resolution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resolved {
-    /// The operation is settled, or it or its answer is forgotten.
-    Settled,
-    /// Nothing was changed.
-    Stale,
-}
+/// The error of settling an operation whose end only this process remembers.
+const HELD_HERE: &str = "this process holds the operation: its last run is over, and the store doesn't know its end; once \
+                         the store works again, or the process is started again, it can be settled";
 
-/// Settles an operation. Its slot is taken in the first poll, and held until the step is durable, so that no
-/// request is answered before. Poll it in a task of its own: a caller who goes away must not drop it.
+/// Settles an operation, or forgets one that is done. Its slot is taken in the first poll, and held until the step is
+/// durable, so that no request is answered before. Poll it in a task of its own: a caller who goes away must not drop
+/// it.
 pub(crate) async fn resolve<St: Store>(
     engine: &Arc<Engine<St>>,
     id: RecordId,
     fence: Fence,
     resolution: Resolution,
-) -> Result<Resolved, StoreError> {
+) -> Result<Reply, StoreError> {
     // A settlement starts no handler, so no `max_runs` bounds it.
     let Entered::Mine(slot) = engine.store.slots().take(id, usize::MAX, None) else {
         // The slot is taken: by an end that the store does not know, or else by a run or by another settlement.
-        return if engine.store.slots().unsaved.get(&id).is_some() { Err(held_here()) } else { Ok(Resolved::Stale) };
+        let is_unsaved = engine.store.slots().unsaved.get(&id).is_some();
+        return if is_unsaved { Err(StoreError::unavailable(HELD_HERE)) } else { Ok(Reply::Refused) };
     };
     let is_settlement = !matches!(resolution, Resolution::Forget | Resolution::ForgetAnswer { .. });
-    let (settled, _) = settle_interrupted(engine, slot, fence, resolution).await;
-    match settled? {
-        Reply::Taken => {
-            if is_settlement {
-                engine.telemetry().happened(Event::Settled(SettledBy::Operator));
-            }
-            Ok(Resolved::Settled)
-        }
-        Reply::Refused => Ok(Resolved::Stale),
+    let (settled, _) = resolve_in(engine, slot, fence, resolution).await;
+    if is_settlement && matches!(settled, Ok(Reply::Taken)) {
+        engine.telemetry().happened(Event::Settled(SettledBy::Operator));
     }
+    settled
 }
 
-/// Settles an operation and frees its slot. Also returns the answer to requests that met the slot. If the store
-/// does not confirm that the step is durable, though it may already be readable there, the slot is freed only when
-/// the store does confirm it, or after an outcome's retention.
-pub(super) async fn settle_interrupted<St: Store>(
+/// Settles or forgets the operation that has this slot, and frees the slot. Also returns the answer to requests that
+/// met the slot. If the store does not confirm that the step is durable, though it may already be readable there, the
+/// slot is freed only when the store does confirm it, or after an outcome's retention.
+pub(super) async fn resolve_in<St: Store>(
     engine: &Arc<Engine<St>>,
     mut slot: Slot,
     fence: Fence,
@@ -90,24 +82,12 @@ pub(super) async fn settle_interrupted<St: Store>(
                     unsaved.forget();
                 }
             });
-            return (Err(not_answered()), refused);
+            let error = "the store has not answered; list the interrupted operations again";
+            return (Err(StoreError::uncertain(error)), refused);
         }
         // Nothing was done, and with the dropped answer nothing is tried again.
         Err(PendingEnd { error, .. }) => (Err(error), refused),
     };
     slot.end(ended.clone());
     (settled, ended)
-}
-
-/// Returns the error of settling an operation whose end only this process remembers.
-fn held_here() -> StoreError {
-    StoreError::unavailable(
-        "this process holds the operation: its last run is over, and the store doesn't know its end; once the store works \
-         again, or the process is started again, it can be settled",
-    )
-}
-
-/// Returns the error of a settlement that may still take place.
-fn not_answered() -> StoreError {
-    StoreError::uncertain("the store has not answered; list the interrupted operations again")
 }

@@ -1,6 +1,5 @@
 //! A run, from the moment its slot was taken: calls the work, within its bounds, and shows what comes of it.
 
-use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -101,30 +100,30 @@ impl<St: Store> Run<St> {
         // The time limit is checked first: work that wakes up after its limit takes no further step, and work whose
         // process was stopped before its first step takes none.
         let working = poll_fn(|cx| match deadline {
-            Some(deadline) if deadline <= Instant::now() => Poll::Ready(Called::TooLong),
-            _ => working.as_mut().poll(cx).map(Called::from),
+            Some(deadline) if deadline <= Instant::now() => Poll::Ready(None),
+            _ => working.as_mut().poll(cx),
         });
-        let called = self.unless_stopped(session, working).await.unwrap_or_else(Called::Stopped);
+        let called = self.unless_stopped(session, working).await;
         let ran = began.elapsed();
-        self.engine.telemetry().notify(|observer| observer.ran(called.run_end(), ran));
+        self.engine.telemetry().notify(|observer| observer.ran(run_end(&called), ran));
         if !self.span.is_disabled() {
             self.span.record("ran_ms", millis(ran));
         }
         let (lines, id) = (self.engine.lines(), || self.operation.id.short());
         let cause = match called {
-            Called::Returned(answer, end) => return Worked { end, verdict: Verdict::Own(answer), ran },
-            Called::Panicked(panic) => {
+            Ok(Some(Ok((answer, end)))) => return Worked { end, verdict: Verdict::Own(answer), ran },
+            Ok(Some(Err(panic))) => {
                 let (panic, cause) = (panic_message(&*panic), Cause::Panicked.name());
-                once_a_minute!(lines.panicked, error, record_id = id(), cause, panic, "the handler panicked");
+                once_a_minute!(lines.of("panicked"), error, record_id = id(), cause, panic, "the handler panicked");
                 Cause::Panicked
             }
-            Called::TooLong => {
+            Ok(None) => {
                 let cause = Cause::MaxRun.name();
-                once_a_minute!(lines.too_long, error, record_id = id(), cause, "the handler exceeded max_run");
+                once_a_minute!(lines.of("too_long"), error, record_id = id(), cause, "the handler exceeded max_run");
                 Cause::MaxRun
             }
             // `unless_stopped` has logged it.
-            Called::Stopped(cause) => cause,
+            Err(cause) => cause,
         };
         self.interrupted(cause, ran)
     }
@@ -149,7 +148,7 @@ impl<St: Store> Run<St> {
             Either::Right((result, _)) => Ok(result),
             Either::Left(((cause, reason), _)) => {
                 once_a_minute!(
-                    self.engine.lines().stopped,
+                    self.engine.lines().of("stopped"),
                     error,
                     record_id = self.operation.id.short(),
                     cause = cause.name(),
@@ -203,7 +202,7 @@ impl<St: Store> Run<St> {
             _ => return,
         }
         once_a_minute!(
-            self.engine.lines().unknown,
+            self.engine.lines().of("unknown"),
             warn,
             record_id = self.operation.id.short(),
             cause = cause.name(),
@@ -236,38 +235,20 @@ impl<St: Store> Run<St> {
     }
 }
 
-/// How a call of the work ended.
-enum Called<T> {
-    Returned(T, End),
-    Panicked(Box<dyn Any + Send>),
-    /// It took longer than `max_run`.
-    TooLong,
-    /// It had to stop for this reason, because another process may run the operation again.
-    Stopped(Cause),
-}
+/// How a call of the work ended: by what it returned, by a panic, or `None` if it took longer than `max_run`. The error
+/// is why it had to stop, because another process may run the operation again.
+type Called<T> = Result<Option<thread::Result<(T, End)>>, Cause>;
 
-impl<T> From<Option<thread::Result<(T, End)>>> for Called<T> {
-    fn from(called: Option<thread::Result<(T, End)>>) -> Self {
-        match called {
-            Some(Ok((answer, end))) => Self::Returned(answer, end),
-            Some(Err(panic)) => Self::Panicked(panic),
-            None => Self::TooLong,
-        }
-    }
-}
-
-impl<T> Called<T> {
-    /// Returns how the handler ended, for the observer.
-    fn run_end(&self) -> RunEnd {
-        match self {
-            Self::Stopped(_) => RunEnd::Stopped,
-            Self::TooLong => RunEnd::TooLong,
-            Self::Panicked(_) => RunEnd::Panicked,
-            Self::Returned(_, End::Outcome(_)) => RunEnd::Completed,
-            Self::Returned(_, End::Consumed { .. }) => RunEnd::NotReplayable,
-            Self::Returned(_, End::Released) => RunEnd::Released,
-            // `Interrupted`: the answer means that the effect is unknown. Work ends in no other way.
-            Self::Returned(..) => RunEnd::Unknown,
-        }
+/// Returns how the handler ended, for the observer.
+fn run_end<T>(called: &Called<T>) -> RunEnd {
+    match called {
+        Err(_) => RunEnd::Stopped,
+        Ok(None) => RunEnd::TooLong,
+        Ok(Some(Err(_))) => RunEnd::Panicked,
+        Ok(Some(Ok((_, End::Outcome(_))))) => RunEnd::Completed,
+        Ok(Some(Ok((_, End::Consumed { .. })))) => RunEnd::NotReplayable,
+        Ok(Some(Ok((_, End::Released)))) => RunEnd::Released,
+        // `Interrupted`: the answer means that the effect is unknown. Work ends in no other way.
+        Ok(Some(Ok(_))) => RunEnd::Unknown,
     }
 }

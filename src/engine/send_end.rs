@@ -44,63 +44,49 @@ pub(crate) fn pass<St: Store>(
 ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
     async move {
         let began = Instant::now();
-        if store.is_exclusive() {
+        let (error, under_way) = if store.is_exclusive() {
             // It limits the time of each try itself, or answers at once.
             let error = match store.apply(id, transition.clone()).await {
                 Ok(applied) => return Ok(applied),
                 Err(error) => error,
             };
-            let tried = Box::pin(try_again(&**store, id, &transition, error)).await;
-            return tried.map_err(|error| pending(store, id, transition, error, None, began, at_most));
-        }
-        let (shared, ending) = (Arc::clone(store), transition.clone());
-        let mut trying: Trying = Box::pin(async move { tries(&*shared, id, &ending).await });
-        let (error, under_way) = match within(Some(began + STORE_TIMEOUT), trying.as_mut()).await {
-            Some(Ok(applied)) => return Ok(applied),
-            Some(Err(error)) => (error, None),
-            // The tries go on in `PendingEnd::answer`.
-            None => (StoreError::uncertain("the database has not answered yet"), Some(trying)),
+            match Box::pin(try_again(&**store, id, &transition, error)).await {
+                Ok(applied) => return Ok(applied),
+                Err(error) => (error, None),
+            }
+        } else {
+            let (shared, ending) = (Arc::clone(store), transition.clone());
+            let mut trying = Box::pin(async move { tries(&*shared, id, &ending).await });
+            match within(Some(began + STORE_TIMEOUT), trying.as_mut()).await {
+                Some(Ok(applied)) => return Ok(applied),
+                Some(Err(error)) => (error, None),
+                // The tries go on in `PendingEnd::answer`.
+                None => (StoreError::uncertain("the database has not answered yet"), Some(trying)),
+            }
         };
-        Err(pending(store, id, transition, error, under_way, began, at_most))
+        let store = Arc::clone(store);
+        let answer = async move {
+            // The tries under way end first, so that the transition is not passed twice at a time.
+            if let Some(trying) = under_way
+                && let Ok(applied) = trying.await
+            {
+                return Some(applied);
+            }
+            let left = at_most.saturating_sub(began.elapsed());
+            until_answered(&*store, id, || transition.clone(), FIRST_BACKGROUND_PAUSE, left).await
+        };
+        Err(PendingEnd { error, answer: Box::pin(answer) })
     }
-}
-
-/// The tries of a transition that are under way.
-type Trying = BoxFuture<'static, Result<Applied, StoreError>>;
-
-/// Returns the pending end of a transition that was `began` to be passed.
-fn pending<St: Store>(
-    store: &Arc<St>,
-    id: RecordId,
-    transition: Transition,
-    error: StoreError,
-    under_way: Option<Trying>,
-    began: Instant,
-    at_most: Duration,
-) -> PendingEnd {
-    let store = Arc::clone(store);
-    let answer = async move {
-        // The tries under way end first, so that the transition is not passed twice at a time.
-        if let Some(trying) = under_way
-            && let Ok(applied) = trying.await
-        {
-            return Some(applied);
-        }
-        let left = at_most.saturating_sub(began.elapsed());
-        until_answered(&*store, id, || transition.clone(), FIRST_BACKGROUND_PAUSE, left).await
-    };
-    PendingEnd { error, answer: Box::pin(answer) }
 }
 
 /// Passes a transition a few times. A shared store needs this too: by itself it sends a write again only if the answer
 /// was lost, the row is locked or this process is crowded. If it can't read the row, or the database certainly has not
 /// done the write, it returns an error.
 async fn tries<St: Store>(store: &St, id: RecordId, transition: &Transition) -> Result<Applied, StoreError> {
-    let error = match store.apply(id, transition.clone()).await {
-        Ok(applied) => return Ok(applied),
-        Err(error) => error,
-    };
-    Box::pin(try_again(store, id, transition, error)).await
+    match store.apply(id, transition.clone()).await {
+        Err(error) => Box::pin(try_again(store, id, transition, error)).await,
+        applied => applied,
+    }
 }
 
 /// Passes a transition again after its first try returned `error`. Returns the last error if no try succeeds.

@@ -1,7 +1,6 @@
 //! What an operator does, and what became of it.
 
 use super::answer::Answer;
-use crate::engine::Resolved;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;
@@ -97,15 +96,6 @@ impl Applied {
             Self::Stale => "stale",
             Self::StillUnknown => "still-unknown",
             Self::RunsAgain => "runs-again",
-        }
-    }
-}
-
-impl From<Resolved> for Applied {
-    fn from(resolved: Resolved) -> Self {
-        match resolved {
-            Resolved::Settled => Self::Done,
-            Resolved::Stale => Self::Stale,
         }
     }
 }

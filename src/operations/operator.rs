@@ -18,7 +18,7 @@ use super::record::{OperationRecord, OperationState, StateKind};
 use crate::engine::{Reconciled, reconcile_one, resolve};
 use crate::key::RecordId;
 use crate::laboratory;
-use crate::record::{Fence, Resolution};
+use crate::record::{Fence, Reply, Resolution};
 use crate::store::page::Cursor;
 use crate::store::{Store, StoreError};
 use crate::timeouts::STORE_TIMEOUT;
@@ -233,7 +233,10 @@ impl<St: Store> Operator<St> {
                 });
             }
         };
-        Ok(resolve(engine, id, fence, resolution).await?.into())
+        Ok(match resolve(engine, id, fence, resolution).await? {
+            Reply::Taken => Applied::Done,
+            Reply::Refused => Applied::Stale,
+        })
     }
 }
 

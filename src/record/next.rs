@@ -135,19 +135,12 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             _ => refused(),
         },
         Transition::Inquire { fence, bound } => match interrupted(current, fence) {
-            Some(&Record {
-                state: State::Interrupted { policy, run, cause },
-                fingerprint,
-                attempt,
-                ref origin,
-                ..
-            }) => {
-                let state = State::Interrupted { policy, run, cause };
+            Some(record @ &Record { state: State::Interrupted { policy, run, cause }, .. }) => {
+                let ended = Draft::ended(record, None, bound, State::Interrupted { policy, run, cause });
                 // A question that is over at once has no owner.
                 let owned = (!bound.is_zero()).then_some(bound);
                 // The reply to the question must still find the record.
-                let (expiry, origin) = (Expiry::AtLeast(bound), origin.clone());
-                put(Draft { fence: None, expiry, owned, fingerprint, attempt, origin, state, times: None })
+                put(Draft { expiry: Expiry::AtLeast(bound), owned, ..ended })
             }
             // It is not interrupted under this fence, or another process asks about it.
             _ => refused(),

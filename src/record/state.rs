@@ -240,18 +240,6 @@ impl<O> Record<O> {
         Ok(Record { fence, began, since, expires, fingerprint, attempt, origin: self.origin.clone(), state, owner })
     }
 
-    /// Returns the same record with its outcome in the form that `outcome` makes of it.
-    pub(super) fn map<P>(self, outcome: impl FnOnce(O) -> P) -> Record<P> {
-        let Self { fence, began, since, expires, fingerprint, attempt, origin, state, owner } = self;
-        let state = match state {
-            State::Running { policy, interrupted_retention } => State::Running { policy, interrupted_retention },
-            State::Interrupted { policy, run, cause } => State::Interrupted { policy, run, cause },
-            State::Completed { outcome: old } => State::Completed { outcome: outcome(old) },
-            State::Consumed { status } => State::Consumed { status },
-        };
-        Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner }
-    }
-
     /// Returns a record for an operation whose own can't be read: its key is refused, and an operator settles it.
     #[must_use]
     pub fn unreadable(fence: Fence, began: Timestamp, since: Timestamp, expires: Timestamp) -> Self {

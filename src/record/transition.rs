@@ -1,6 +1,7 @@
 //! The steps that an operation can take, and the values they carry: the claim, the right that it gives, and how a run
 //! ended.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -162,14 +163,14 @@ impl<O> Transition<O> {
 
     /// Returns the same transition with its outcome in another form.
     #[must_use]
-    pub fn map<P>(self, form: impl FnOnce(O) -> P) -> Transition<P> {
+    pub fn map<P>(self, form: impl FnOnce(&O) -> P) -> Transition<P> {
         match self {
             Self::Claim(claim) => Transition::Claim(claim),
             Self::Reclaim(claim, fence, reason) => Transition::Reclaim(claim, fence, reason),
             Self::Inquire { fence, bound } => Transition::Inquire { fence, bound },
             Self::Complete(Completion { operation, hold, result, retention, began }) => {
                 let result = match result {
-                    RunResult::Outcome(outcome) => RunResult::Outcome(form(outcome)),
+                    RunResult::Outcome(outcome) => RunResult::Outcome(form(&outcome)),
                     RunResult::Consumed { status } => RunResult::Consumed { status },
                 };
                 Transition::Complete(Completion { operation, hold, result, retention, began })
@@ -178,14 +179,17 @@ impl<O> Transition<O> {
             Self::Interrupt { fence, cause, lost } => Transition::Interrupt { fence, cause, lost },
             Self::Resolve(fence, resolution, retention) => {
                 let resolution = match resolution {
-                    Resolution::Outcome(outcome) => Resolution::Outcome(form(outcome)),
+                    Resolution::Outcome(outcome) => Resolution::Outcome(form(&outcome)),
                     Resolution::Release => Resolution::Release,
                     Resolution::Forget => Resolution::Forget,
                     Resolution::ForgetAnswer { status } => Resolution::ForgetAnswer { status },
                 };
                 Transition::Resolve(fence, resolution, retention)
             }
-            Self::Adopt(record) => Transition::Adopt(Box::new(record.map(form))),
+            Self::Adopt(record) => {
+                let Ok(record) = record.form(|outcome| Ok::<_, Infallible>(form(outcome)));
+                Transition::Adopt(Box::new(record))
+            }
         }
     }
 

@@ -67,9 +67,7 @@ impl Drop for EndWatch {
         // After `is_wanted` has removed the place, a later request may have made another one.
         self.slots.elsewhere.remove_if(&self.id, |_, phase| phase.is(&self.phase));
         // If the task was aborted, the waiters wait no longer: as far as is known, the run goes on.
-        let running =
-            self.phase.read(|phase| if let Phase::Running(fingerprint) = phase { Some(*fingerprint) } else { None });
-        if let Some(fingerprint) = running {
+        if let Phase::Running(fingerprint) = self.phase.read(Phase::clone) {
             self.phase.show(Phase::Ended(Ended::new(fingerprint, End::InFlight)));
         }
     }

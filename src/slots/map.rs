@@ -21,6 +21,7 @@ use super::unsaved::UnsavedEnds;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
+use crate::until::until;
 
 /// The slots of one opened store, and what this process counts about its runs. A store owns this value, counts in its
 /// telemetry, and asks which runs are alive. The engine does all else.
@@ -137,17 +138,8 @@ impl Slots {
     /// Refuses new runs from now on, and waits until no run is left and no end is being recorded.
     pub(crate) async fn drained(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        loop {
-            let idle = self.idle.notified();
-            tokio::pin!(idle);
-            // From here on no notification is missed, so the counts are read afterwards.
-            idle.as_mut().enable();
-            point();
-            if self.live() == 0 && self.retrying.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            idle.await;
-        }
+        let is_idle = || self.live() == 0 && self.retrying.load(Ordering::SeqCst) == 0;
+        until(&self.idle, || is_idle().then_some(())).await;
     }
 
     /// Stops the runs that another process may run again.
@@ -180,7 +172,7 @@ impl Slots {
     }
 
     pub(super) fn waiter(&self, phase: &SharedPhase) -> Waiter {
-        Waiter::new(phase.clone(), Arc::clone(&self.waiters))
+        Waiter { phase: phase.clone(), all: Arc::clone(&self.waiters) }
     }
 
     /// Returns a waiter for a run that is over and that only this process remembers.
@@ -191,7 +183,7 @@ impl Slots {
 
 /// Held while the store records how a run ended.
 #[derive(Debug)]
-pub(crate) struct Retrying(Arc<Slots>);
+pub(crate) struct Retrying(pub(crate) Arc<Slots>);
 
 impl Drop for Retrying {
     fn drop(&mut self) {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::phase::Phase;
-use crate::laboratory::point;
+use crate::until::until;
 
 /// The phase of one run. All clones show the same phase.
 #[derive(Debug, Clone)]
@@ -71,20 +71,7 @@ impl SharedPhase {
 
     /// Waits for a phase that `wanted` accepts, the present one included, and returns it.
     pub(crate) async fn reach(&self, mut wanted: impl FnMut(&Phase) -> bool) -> Phase {
-        loop {
-            let changed = self.0.changed.notified();
-            tokio::pin!(changed);
-            // From here on no notification is missed, so the phase is read afterwards.
-            changed.as_mut().enable();
-            point();
-            {
-                let phase = self.0.phase.lock();
-                if wanted(&phase) {
-                    return phase.clone();
-                }
-            }
-            point();
-            changed.await;
-        }
+        let look = || self.read(|phase| wanted(phase).then(|| phase.clone()));
+        until(&self.0.changed, look).await
     }
 }

@@ -104,13 +104,9 @@ impl Slot {
         self.show_phase(Phase::Ended(ended.into()));
     }
 
-    /// Keeps the run's end for later duplicates, for `retention` or until `UnsavedEnds::forget`.
-    pub(crate) fn keep_ended(&self, retention: Duration) {
-        self.keep(0, retention);
-    }
-
-    /// Keeps the run's end in `Slots::unsaved`, which has reserved these bytes.
-    fn keep(&self, bytes: usize, retention: Duration) {
+    /// Keeps the run's end for later duplicates, for `retention` or until `UnsavedEnds::forget`. The bytes of its
+    /// outcome were reserved there.
+    pub(crate) fn keep(&self, bytes: usize, retention: Duration) {
         self.slots.unsaved.keep(self.id, self.turn, self.phase.clone(), bytes, retention);
     }
 
@@ -144,7 +140,7 @@ impl Drop for Slot {
             point();
             // The end is kept before the slot is freed, so that no request finds neither.
             if let Some(retention) = self.settling {
-                self.keep_ended(retention);
+                self.keep(0, retention);
             }
         }
         self.slots.leave(self.id, self.client);

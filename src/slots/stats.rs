@@ -23,7 +23,7 @@ macro_rules! counts {
             $($(#[doc = $doc])+ pub $name: u64,)+
             /// Runs that are under way now.
             pub live: u64,
-            // Refusals by layers, by the index of their `RejectionKind`. `Stats::refused` reads them.
+            /// Refusals by layers, by the index of their `RejectionKind`. `Stats::refused` reads them.
             pub(crate) refused: [u64; REFUSALS],
         }
 

@@ -1,12 +1,13 @@
 //! What happens to the runs over one store: it is counted, the observer learns of it, and a log line is written at most
 //! once a minute.
 
-use std::fmt;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ahash::RandomState;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -68,9 +69,11 @@ pub enum Event {
 pub struct Telemetry {
     pub counters: Counters,
     pub lines: Lines,
-    // The application's observer, if it has set one.
+    /// The lines of refused requests, by the names of the refusals.
+    pub(crate) refused: Lines,
+    /// The application's observer, if it has set one.
     observer: OnceLock<Box<dyn Observer>>,
-    // The interrupted runs of an earlier process, until there is an observer: it is set once the store is open.
+    /// The interrupted runs of an earlier process, until there is an observer: it is set once the store is open.
     found: AtomicU64,
 }
 
@@ -84,7 +87,7 @@ impl Telemetry {
     }
 
     /// Counts a run of an earlier process that the opening of a store has found interrupted.
-    #[cfg(feature = "embedded")]
+    #[cfg(feature = "_embedded")]
     pub(crate) fn found_interrupted(&self) {
         self.found.fetch_add(1, Ordering::Relaxed);
     }
@@ -108,7 +111,7 @@ impl Telemetry {
     fn pass(&self, observer: &dyn Observer, event: impl FnOnce(&dyn Observer)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| event(observer))) {
             let panic = panic_message(&*panic);
-            once_a_minute!(self.lines.observer_panicked, error, panic, "the observer panicked");
+            once_a_minute!(self.lines.of("observer_panicked"), error, panic, "the observer panicked");
         }
     }
 
@@ -159,58 +162,15 @@ impl Telemetry {
     }
 }
 
-/// The kinds of events that can come often, some as often as a client likes. Of each, there is at most one line a
-/// minute.
-#[derive(Default)]
-pub struct Lines {
-    // Refusals of requests, by their kind.
-    pub(crate) refused: LogThrottles,
-    pub(crate) overloaded: LogThrottle,
-    // Faults of the store, by the requester's answer. `unanswered`: a claim has no answer in time.
-    pub(crate) unavailable: LogThrottle,
-    pub(crate) full: LogThrottle,
-    pub(crate) corrupt: LogThrottle,
-    pub(crate) unanswered: LogThrottle,
-    // Ends of runs. `stopped`: the run was dropped, in time because another process may run its operation again, or
-    // with its task.
-    // `superseded`: another process took the operation over, or it was settled, before the run ended. `outdone`: an
-    // unprotected run whose operation was claimed elsewhere meanwhile.
-    pub(crate) panicked: LogThrottle,
-    pub(crate) too_long: LogThrottle,
-    pub(crate) stopped: LogThrottle,
-    pub(crate) unknown: LogThrottle,
-    pub(crate) not_rerun: LogThrottle,
-    pub(crate) unsaved: LogThrottle,
-    pub(crate) superseded: LogThrottle,
-    pub(crate) fail_open: LogThrottle,
-    pub(crate) outdone: LogThrottle,
-    // Of consumers: an outcome that JSON can't have, and one that was recorded for another type.
-    pub(crate) unwritable: LogThrottle,
-    pub(crate) wrong_type: LogThrottle,
-    // Of an embedded store: expired records that can't be deleted; reads, and merges of tables, for which no file or
-    // memory is left.
-    #[cfg(feature = "embedded")]
-    pub(crate) exhausted: LogThrottle,
-    #[cfg(feature = "embedded")]
-    pub(crate) unswept: LogThrottle,
-    // Of a shared store. `doubtful`: the end of a transaction is unknown. `kept_apart`: the clock that this process
-    // keeps differs from the others. The other lines have a counter of the same name.
-    pub doubtful: LogThrottle,
-    pub lost: LogThrottle,
-    pub skewed: LogThrottle,
-    pub kept_apart: LogThrottle,
-    pub disputed: LogThrottle,
-    pub consumed: LogThrottle,
-    // Questions to the application.
-    pub(crate) reconciler_panicked: LogThrottle,
-    pub(crate) reconciler_late: LogThrottle,
-    pub(crate) observer_panicked: LogThrottle,
-}
+/// The kinds of events that can come often, some as often as a client likes, by their names. Of each, there is at most
+/// one line a minute.
+#[derive(Debug, Default)]
+pub struct Lines(Mutex<HashMap<&'static str, Arc<LogThrottle>, RandomState>>);
 
-/// Writes no kinds, because their names would look like events in a log.
-impl fmt::Debug for Lines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines").finish_non_exhaustive()
+impl Lines {
+    /// Returns the throttle of the events of this name.
+    pub fn of(&self, name: &'static str) -> Arc<LogThrottle> {
+        Arc::clone(self.0.lock().entry(name).or_default())
     }
 }
 
@@ -218,55 +178,28 @@ impl fmt::Debug for Lines {
 /// would drown the rest of the log. [`once_a_minute`] logs by it.
 #[derive(Debug, Default)]
 pub struct LogThrottle {
-    state: Mutex<LogWindow>,
-}
-
-/// A throttle for each of a few names.
-#[derive(Debug, Default)]
-pub(crate) struct LogThrottles(Mutex<Vec<(&'static str, LogWindow)>>);
-
-#[derive(Debug, Default)]
-struct LogWindow {
-    last: Option<Instant>,
-    /// The number of events after the last line.
-    since: u64,
+    /// The time of the last line, and the number of events after it.
+    state: Mutex<(Option<Instant>, u64)>,
 }
 
 impl LogThrottle {
     /// Creates a throttle that has logged nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: Mutex::new(LogWindow { last: None, since: 0 }) }
+        Self { state: Mutex::new((None, 0)) }
     }
 
     /// Counts an event. If a log line is due, returns how many events there were since the last line, this one
     /// included.
     pub fn take_due(&self) -> Option<u64> {
-        self.state.lock().take_due()
-    }
-}
-
-impl LogThrottles {
-    /// Counts an event of this name, as [`LogThrottle::take_due`] does.
-    pub(crate) fn take_due(&self, name: &'static str) -> Option<u64> {
-        let mut windows = self.0.lock();
-        let index = windows.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-            windows.push((name, LogWindow::default()));
-            windows.len() - 1
-        });
-        windows[index].1.take_due()
-    }
-}
-
-impl LogWindow {
-    fn take_due(&mut self) -> Option<u64> {
+        let (last, since) = &mut *self.state.lock();
         let now = Instant::now();
-        self.since += 1;
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_EVERY) {
+        *since += 1;
+        if last.is_some_and(|last| now.saturating_duration_since(last) < LOG_EVERY) {
             return None;
         }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.since))
+        *last = Some(now);
+        Some(std::mem::take(since))
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use scopeguard::{ScopeGuard, guard};
+
 use super::phase::{Attempt, End, Phase};
 use super::shared_phase::SharedPhase;
 use crate::fingerprint::{Fingerprint, Match};
@@ -19,16 +21,12 @@ const MAX_WAITERS: usize = 16_384;
 /// A duplicate that has met a run, and may wait for it.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    phase: SharedPhase,
+    pub(super) phase: SharedPhase,
     /// The number of waiters for all runs of this process.
-    all: Arc<AtomicUsize>,
+    pub(super) all: Arc<AtomicUsize>,
 }
 
 impl Waiter {
-    pub(super) fn new(phase: SharedPhase, all: Arc<AtomicUsize>) -> Self {
-        Self { phase, all }
-    }
-
     /// Returns what a request with this fingerprint meets now; `None` if the fingerprint of the run's own request is
     /// not known.
     #[cfg(feature = "server")]
@@ -44,7 +42,7 @@ impl Waiter {
     pub(crate) async fn join(self, presented: &Fingerprint, timeout: Duration) -> Result<(End, Attempt), Match> {
         let Self { phase, all } = self;
         point();
-        let Some(_seat) = Seat::take(phase.waiters(), &all) else {
+        let Some(_seat) = take_seat(phase.waiters(), &all) else {
             // Too many duplicates wait already. This one is answered by the present phase.
             return phase.read(Phase::clone).result_for(presented);
         };
@@ -62,26 +60,12 @@ impl Waiter {
     }
 }
 
-/// A place among the waiters, which is given back on drop.
-struct Seat<'a> {
-    here: &'a AtomicUsize,
-    all: &'a AtomicUsize,
-}
-
-impl<'a> Seat<'a> {
-    /// Takes a place, or returns `None` if the waiters for this run or for all runs are too many.
-    fn take(here: &'a AtomicUsize, all: &'a AtomicUsize) -> Option<Self> {
-        let waiting = Self { here, all };
-        // The counts are raised first and lowered by the drop, so that two waiters that come at once cannot both take
-        // the last place.
-        let before = (here.fetch_add(1, Ordering::Relaxed), all.fetch_add(1, Ordering::Relaxed));
-        (before.0 < MAX_WAITERS_PER_KEY && before.1 < MAX_WAITERS).then_some(waiting)
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        self.here.fetch_sub(1, Ordering::Relaxed);
-        self.all.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Takes a place among the waiters, which is given back on drop. Returns `None` if the waiters for this run or for all
+/// runs are too many.
+fn take_seat<'a>(here: &'a AtomicUsize, all: &'a AtomicUsize) -> Option<ScopeGuard<(), impl FnOnce(()) + 'a>> {
+    // The counts are raised first and lowered by the drop, so that two waiters that come at once cannot both take the
+    // last place.
+    let before = (here.fetch_add(1, Ordering::Relaxed), all.fetch_add(1, Ordering::Relaxed));
+    let seat = guard((), |()| _ = (here.fetch_sub(1, Ordering::Relaxed), all.fetch_sub(1, Ordering::Relaxed)));
+    (before.0 < MAX_WAITERS_PER_KEY && before.1 < MAX_WAITERS).then_some(seat)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-#[cfg(feature = "embedded")]
+#[cfg(feature = "_embedded")]
 use super::embedded::StorageEngine;
 use super::erased::AnyStore;
 use super::error::{Source, in_words};
@@ -89,7 +89,7 @@ impl AnyStore {
     }
 }
 
-#[cfg(feature = "embedded")]
+#[cfg(feature = "_embedded")]
 async fn embedded<E: StorageEngine>(directory: &str) -> Result<AnyStore, ConnectError> {
     let directory = std::path::PathBuf::from(directory);
     // The disk may take a while, so a thread that may block opens the store.

@@ -73,7 +73,7 @@ impl StoreError {
 
 /// Returns whether the process, or the system, had no descriptor or memory left. The operation has then changed
 /// nothing, and may be tried again.
-#[cfg(feature = "embedded")]
+#[cfg(feature = "_embedded")]
 pub(in crate::store) fn is_shortage(error: &io::Error) -> bool {
     #[cfg(unix)]
     {
@@ -89,7 +89,7 @@ pub(in crate::store) fn is_shortage(error: &io::Error) -> bool {
 /// What to do about an error of the operating system.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        #[cfg(feature = "embedded")]
+        #[cfg(feature = "_embedded")]
         _ if is_shortage(error) => {
             "the process has no open file or memory left: raise its limits (ulimit -n), and try again"
         }

@@ -24,11 +24,11 @@
 // - `sled_engine/`, `fjall_engine/`: an embedded engine each, and the store that applications open.
 // - `erased.rs`: any of the stores, chosen at run time; `connect.rs`: by a URL; `name.rs`: what a URL of a store is.
 
-#[cfg(any(feature = "embedded", feature = "internals"))]
+#[cfg(feature = "_cache")]
 pub(crate) mod cache;
 mod connect;
 pub(crate) mod contract;
-#[cfg(feature = "embedded")]
+#[cfg(feature = "_embedded")]
 pub(crate) mod embedded;
 pub(crate) mod erased;
 mod error;
@@ -46,7 +46,7 @@ mod transaction;
 pub use connect::ConnectError;
 pub(crate) use contract::distinct;
 pub use contract::{Gauges, Health, InterruptedRun, Store};
-#[cfg(feature = "embedded")]
+#[cfg(feature = "_embedded")]
 pub use embedded::{Abort, EmbeddedStore, EmbeddedStoreBuilder};
 pub use erased::AnyStore;
 pub use error::{OpenError, StoreError};

@@ -80,7 +80,7 @@ pub enum CommitError<E> {
 
 impl<E> CommitError<E> {
     /// Returns the same error, with `aborted` applied to the closure's reason.
-    #[cfg(feature = "embedded")]
+    #[cfg(feature = "_embedded")]
     pub(crate) fn map<P>(self, aborted: impl FnOnce(E) -> CommitError<P>) -> CommitError<P> {
         match self {
             Self::Aborted(reason) => aborted(reason),

@@ -122,7 +122,7 @@ async fn settle<B: RecordInTransaction>(
         Ok(end) => end,
         Err(_) => {
             once_a_minute!(
-                commitment.slots.telemetry.lines.doubtful,
+                commitment.slots.telemetry.lines.of("doubtful"),
                 error,
                 record_id = commitment.operation.id.short(),
                 "it is not known whether a run's transaction was committed: the database does not answer, or the \

@@ -14,19 +14,21 @@ use crate::engine::context::RunContext;
 use crate::slots::End;
 use crate::store::contract::Records as _;
 use crate::store::embedded::{Purpose, Reason, StorageEngine, Transact};
-use crate::store::{CommitError, EmbeddedStore, StoreError};
+use crate::store::{CommitError, EmbeddedStore, StoreError, TransactionError};
 use crate::timeouts::COMMIT_TIMEOUT;
 
 /// The time that a transaction that belongs to no run may wait for the writer.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl RunContext {
-    /// Sends a transaction that writes the run's effect and the record of its outcome.
-    pub(crate) fn complete_in_embedded<S: StorageEngine, E: Send + 'static>(
+    /// Sends a transaction that writes the run's effect and the record of its outcome, before the future is polled. Its
+    /// closure leaves its value in `given`.
+    pub(super) fn complete_in_embedded<S: StorageEngine, T: Send + 'static, E: Send + 'static>(
         &self,
         store: &EmbeddedStore<S>,
         effect: S::Transaction,
-    ) -> impl Future<Output = Result<Bytes, CommitError<E>>> + Send + use<S, E> {
+        given: Given<T>,
+    ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<S, T, E> {
         let commitment = self.commitment().cloned();
         let sent = self.begin(store).map(|(pending, purpose)| {
             // The writer calls this, so the run learns the end even if the handler drops the future.
@@ -39,7 +41,7 @@ impl RunContext {
             if let (Some(End::InDoubt), Some(commitment)) = (end_of(&result), commitment) {
                 commitment.give_up();
             }
-            result
+            taken(result, &given)
         }
     }
 
@@ -58,10 +60,24 @@ impl RunContext {
 }
 
 /// The value that the closure of a transaction returned the last time it was called.
-pub(crate) type Given<T> = Arc<Mutex<Option<T>>>;
+pub(super) type Given<T> = Arc<Mutex<Option<T>>>;
 
-/// Sends a transaction that belongs to no run. Its closure has left its value in `given`.
-pub(crate) fn write_alone<S: StorageEngine, T: Send + 'static, E: Send + 'static>(
+/// Returns a function that leaves the value of a transaction's closure, and returns the outcome to record.
+pub(super) fn leaving<O, T>(
+    encode: impl Fn(O) -> Result<(Bytes, T), TransactionError>,
+) -> (impl Fn(O) -> Result<Bytes, TransactionError>, Given<T>) {
+    let given = Given::default();
+    let left = Given::clone(&given);
+    let leave = move |value| {
+        let (outcome, value) = encode(value)?;
+        *left.lock() = Some(value);
+        Ok(outcome)
+    };
+    (leave, given)
+}
+
+/// Sends a transaction that belongs to no run. Its closure leaves its value in `given`.
+pub(super) fn write_alone<S: StorageEngine, T: Send + 'static, E: Send + 'static>(
     store: &EmbeddedStore<S>,
     effect: S::Transaction,
     given: Given<T>,
@@ -72,7 +88,7 @@ pub(crate) fn write_alone<S: StorageEngine, T: Send + 'static, E: Send + 'static
 }
 
 /// Returns the value that a transaction has left, if it was done.
-pub(super) fn taken<T, E>(answer: Result<Bytes, CommitError<E>>, given: &Given<T>) -> Result<T, CommitError<E>> {
+fn taken<T, E>(answer: Result<Bytes, CommitError<E>>, given: &Given<T>) -> Result<T, CommitError<E>> {
     // One that was done has left a value, so `Panicked` never comes from here.
     answer.and_then(|_| given.lock().take().ok_or(CommitError::Panicked))
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use bytes::Bytes;
 use fjall::Keyspace;
 
-use super::embedded::{Given, taken, write_alone};
+use super::embedded::{leaving, write_alone};
 use crate::engine::commit::Completable;
 use crate::store::fjall_engine::{FjallStore, transaction};
 use crate::store::{Abort, CommitError, TransactionKeyspace};
@@ -60,16 +60,9 @@ impl FjallStore {
         F: FnMut([TransactionKeyspace<'_>; N]) -> Result<R::Outcome, Abort<E>> + Send + 'static,
         E: Send + 'static,
     {
-        let (given, encode) = (Given::default(), run.encoder());
-        let value = Given::clone(&given);
-        let effect = transaction(keyspaces, move |keyspaces| {
-            let (outcome, committed) = encode(closure(keyspaces)?)?;
-            *value.lock() = Some(committed);
-            Ok::<_, Abort<E>>(outcome)
-        });
-        // This sends the transaction to the writer, before the future is polled.
-        let committed = run.run().complete_in_embedded(self, effect);
-        async move { taken(committed.await, &given) }
+        let (leave, given) = leaving(run.encoder());
+        let effect = transaction(keyspaces, move |keyspaces| Ok::<_, Abort<E>>(leave(closure(keyspaces)?)?));
+        run.run().complete_in_embedded(self, effect, given)
     }
 
     /// Writes to keyspaces of the application in one batch, durably, for effects that belong to no run. The effect of a
@@ -89,20 +82,16 @@ impl FjallStore {
     pub fn transaction<const N: usize, T, E, F>(
         &self,
         keyspaces: [&Keyspace; N],
-        closure: F,
+        mut closure: F,
     ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<N, T, E, F>
     where
         F: FnMut([TransactionKeyspace<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
-        let given = Given::default();
-        let (mut closure, value) = (closure, Given::clone(&given));
-        let kept = move |keyspaces: [TransactionKeyspace<'_>; N]| {
-            *value.lock() = Some(closure(keyspaces)?);
-            // No record is written, so the writer needs no outcome.
-            Ok::<_, Abort<E>>(Bytes::new())
-        };
-        write_alone(self, transaction(keyspaces, kept), given)
+        // No record is written, so the writer needs no outcome.
+        let (leave, given) = leaving(|value| Ok((Bytes::new(), value)));
+        let effect = transaction(keyspaces, move |keyspaces| Ok::<_, Abort<E>>(leave(closure(keyspaces)?)?));
+        write_alone(self, effect, given)
     }
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
-use super::embedded::{Given, taken, write_alone};
+use super::embedded::{leaving, write_alone};
 use crate::engine::commit::Completable;
 use crate::store::sled_engine::{SledStore, transaction};
 use crate::store::{Abort, CommitError, TransactionTree};
@@ -64,16 +64,9 @@ impl SledStore {
         F: FnMut([TransactionTree<'_>; N]) -> Result<R::Outcome, Abort<E>> + Send + 'static,
         E: Send + 'static,
     {
-        let (given, encode) = (Given::default(), run.encoder());
-        let value = Given::clone(&given);
-        let effect = transaction(trees, move |trees| {
-            let (outcome, committed) = encode(closure(trees)?)?;
-            *value.lock() = Some(committed);
-            Ok::<_, Abort<E>>(outcome)
-        });
-        // This sends the transaction to the writer, before the future is polled.
-        let committed = run.run().complete_in_embedded(self, effect);
-        async move { taken(committed.await, &given) }
+        let (leave, given) = leaving(run.encoder());
+        let effect = transaction(trees, move |trees| Ok::<_, Abort<E>>(leave(closure(trees)?)?));
+        run.run().complete_in_embedded(self, effect, given)
     }
 
     /// Writes to trees of the application in one transaction, durably, for effects that belong to no run. The effect of
@@ -92,20 +85,16 @@ impl SledStore {
     pub fn transaction<const N: usize, T, E, F>(
         &self,
         trees: [&sled::Tree; N],
-        closure: F,
+        mut closure: F,
     ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<N, T, E, F>
     where
         F: FnMut([TransactionTree<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
-        let given = Given::default();
-        let (mut closure, value) = (closure, Given::clone(&given));
-        let kept = move |trees: [TransactionTree<'_>; N]| {
-            *value.lock() = Some(closure(trees)?);
-            // No record is written, so the writer needs no outcome.
-            Ok::<_, Abort<E>>(Bytes::new())
-        };
-        write_alone(self, transaction(trees, kept), given)
+        // No record is written, so the writer needs no outcome.
+        let (leave, given) = leaving(|value| Ok((Bytes::new(), value)));
+        let effect = transaction(trees, move |trees| Ok::<_, Abort<E>>(leave(closure(trees)?)?));
+        write_alone(self, effect, given)
     }
 }

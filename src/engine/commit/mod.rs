@@ -7,7 +7,7 @@
 #[cfg(idempotency_laboratory)]
 pub(super) mod commit_apart;
 mod completable;
-#[cfg(feature = "embedded")]
+#[cfg(feature = "_embedded")]
 mod embedded;
 #[cfg(feature = "fjall")]
 mod in_fjall;

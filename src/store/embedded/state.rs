@@ -151,7 +151,7 @@ impl<E: StorageEngine> StoreState<E> {
             ReadError::Corrupt(reason) => StoreError::Corrupt { id, reason },
             ReadError::Exhausted(error) => {
                 let lines = &self.slots.telemetry.lines;
-                once_a_minute!(lines.exhausted, error, %error, "a record was not read; the store goes on");
+                once_a_minute!(lines.of("exhausted"), error, %error, "a record was not read; the store goes on");
                 let reason = "the process has no file or memory left for a read".to_owned();
                 StoreError::Unavailable { reason, source: Some(error.into()) }
             }

@@ -133,7 +133,7 @@ impl<E: StorageEngine> Writer<'_, E> {
                 // There is no caller to answer. The next look tries again, unless a failed read has poisoned the store.
                 Err(error) => {
                     let lines = &self.shared.slots.telemetry.lines;
-                    once_a_minute!(lines.unswept, error, %error, "expired records were not deleted; the store tries again");
+                    once_a_minute!(lines.of("unswept"), error, %error, "expired records were not deleted; the store tries again");
                     false
                 }
             };

@@ -21,7 +21,7 @@ use ruts::store::Ttl;
 use ruts::store::moka::MokaStore;
 use ruts::{CookieOptions, Session, SessionLayer};
 use testkit::bench::exchange::{KEY, SMALL, bare, layer, protected};
-use testkit::bench::minimum::{Engine, Minimum, Writes, durable};
+use testkit::bench::minimum::{Engine, Minimum, Writes, durable, on_fjall, on_sled};
 use tower_cookies::CookieManagerLayer;
 use tower_idempotency::metrics::{BUCKETS, Metrics};
 use tower_idempotency::store::Store as _;
@@ -54,7 +54,7 @@ pub(crate) fn serve(name: &str, directory: &Path) {
 fn app(name: &str, directory: &Path) -> Router {
     let sled = || SledStore::builder().max_records(MANY).open(directory).expect("it opens");
     let fjall = || FjallStore::builder().max_records(MANY).open(directory).expect("it opens");
-    let minimum = |engine| Arc::new(Minimum::open(engine, directory));
+    let minimum = |engine: Engine| Arc::new(Minimum::open(engine, directory));
     match name {
         "bare axum" => bare(SMALL).with_state(()),
         "ours, memory" => protected(SMALL, memory(), OnInterrupted::Rerun),
@@ -76,10 +76,10 @@ fn app(name: &str, directory: &Path) -> Router {
         "ours, sled, refuse" => protected(SMALL, sled(), OnInterrupted::Refuse),
         "ours, fjall, rerun" => protected(SMALL, fjall(), OnInterrupted::Rerun),
         "ours, fjall, refuse" => protected(SMALL, fjall(), OnInterrupted::Refuse),
-        "by hand, one write" => durable(SMALL, minimum(Engine::Sled), Writes::One),
-        "by hand, two writes" => durable(SMALL, minimum(Engine::Sled), Writes::Two),
-        "by hand on fjall, one write" => durable(SMALL, minimum(Engine::Fjall), Writes::One),
-        "by hand on fjall, two writes" => durable(SMALL, minimum(Engine::Fjall), Writes::Two),
+        "by hand, one write" => durable(SMALL, minimum(on_sled), Writes::One),
+        "by hand, two writes" => durable(SMALL, minimum(on_sled), Writes::Two),
+        "by hand on fjall, one write" => durable(SMALL, minimum(on_fjall), Writes::One),
+        "by hand on fjall, two writes" => durable(SMALL, minimum(on_fjall), Writes::Two),
         "axum-idempotent" => axum_idempotent(),
         "cratestack-axum" => cratestack(),
         "moka by hand" => moka_by_hand(),

@@ -15,8 +15,6 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use http::HeaderMap;
 use tokio::sync::oneshot;
-#[cfg(feature = "fjall")]
-use tower_idempotency::fjall;
 
 use super::exchange::KEY;
 
@@ -27,13 +25,9 @@ const CLAIM: [u8; 128] = [1; 128];
 /// The size of an outcome's record without the answer.
 const HEAD: [u8; 160] = [2; 160];
 
-/// The engine of a store by hand, with its own settings, but for the size of the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    Sled,
-    #[cfg(feature = "fjall")]
-    Fjall,
-}
+/// Opens the engine of a store by hand, with its own settings, but for the size of the cache: [`on_sled`], or
+/// [`on_fjall`] if tower-idempotency has the feature `fjall`.
+pub type Engine = fn(&Path, Receiver<QueuedRecord>) -> JoinHandle<()>;
 
 /// The number of times that the handler waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +45,9 @@ pub struct Minimum {
     writer: Option<JoinHandle<()>>,
 }
 
-struct QueuedRecord {
+/// A record that waits for the thread that writes.
+#[derive(Debug)]
+pub struct QueuedRecord {
     key: Bytes,
     value: Bytes,
     done: oneshot::Sender<()>,
@@ -60,12 +56,7 @@ struct QueuedRecord {
 impl Minimum {
     pub fn open(engine: Engine, directory: &Path) -> Self {
         let (queue, puts) = channel();
-        let writer = match engine {
-            Engine::Sled => on_sled(directory, puts),
-            #[cfg(feature = "fjall")]
-            Engine::Fjall => on_fjall(directory, puts),
-        };
-        Self { queue: Some(queue), writer: Some(writer) }
+        Self { queue: Some(queue), writer: Some(engine(directory, puts)) }
     }
 
     /// Returns when it is durable.
@@ -84,7 +75,7 @@ impl Drop for Minimum {
 }
 
 /// sled's `flush` syncs nothing by itself.
-fn on_sled(directory: &Path, puts: Receiver<QueuedRecord>) -> JoinHandle<()> {
+pub fn on_sled(directory: &Path, puts: Receiver<QueuedRecord>) -> JoinHandle<()> {
     let db = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).open().expect("it opens");
     let disk = File::options().write(true).open(directory.join("db")).expect("sled has made it");
     std::thread::spawn(move || {
@@ -98,17 +89,18 @@ fn on_sled(directory: &Path, puts: Receiver<QueuedRecord>) -> JoinHandle<()> {
     })
 }
 
-#[cfg(feature = "fjall")]
-fn on_fjall(directory: &Path, puts: Receiver<QueuedRecord>) -> JoinHandle<()> {
-    let db = fjall::Database::builder(directory).cache_size(CACHE_BYTES).open().expect("it opens");
-    let keyspace = db.keyspace("records", fjall::KeyspaceCreateOptions::default).expect("it is made");
-    std::thread::spawn(move || {
-        write(&puts, |records| {
-            let mut batch = db.batch().durability(Some(fjall::PersistMode::SyncData));
-            records.iter().for_each(|record| batch.insert(&keyspace, &*record.key, &*record.value));
-            batch.commit().expect("it is written and synced");
-        });
-    })
+tower_idempotency::with_fjall! {
+    pub fn on_fjall(directory: &Path, puts: Receiver<QueuedRecord>) -> JoinHandle<()> {
+        let db = tower_idempotency::fjall::Database::builder(directory).cache_size(CACHE_BYTES).open().expect("it opens");
+        let keyspace = db.keyspace("records", tower_idempotency::fjall::KeyspaceCreateOptions::default).expect("it is made");
+        std::thread::spawn(move || {
+            write(&puts, |records| {
+                let mut batch = db.batch().durability(Some(tower_idempotency::fjall::PersistMode::SyncData));
+                records.iter().for_each(|record| batch.insert(&keyspace, &*record.key, &*record.value));
+                batch.commit().expect("it is written and synced");
+            });
+        })
+    }
 }
 
 /// Writes all queued records as one batch, again and again.

@@ -218,7 +218,7 @@ impl DatabaseState {
         let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
         if clock == KEPT_CLOCK {
             once_a_minute!(
-                telemetry.lines.kept_apart,
+                telemetry.lines.of("kept_apart"),
                 warn,
                 database,
                 wall,
@@ -231,7 +231,7 @@ impl DatabaseState {
         }
         let consequence = if are_apart { "no operation begins before they agree" } else { "nothing is lost by it" };
         once_a_minute!(
-            telemetry.lines.skewed,
+            telemetry.lines.of("skewed"),
             error,
             clock,
             database,

@@ -39,7 +39,7 @@ impl<B: Backend> Protocol<B> {
         }
         self.slots.telemetry.happened(Event::Disputed);
         once_a_minute!(
-            self.slots.telemetry.lines.disputed,
+            self.slots.telemetry.lines.of("disputed"),
             error,
             record_id = id.short(),
             fence = hold.fence.0,

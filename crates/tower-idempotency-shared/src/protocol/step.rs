@@ -259,7 +259,7 @@ impl<B: Backend> Protocol<B> {
     fn report_consumed(&self, id: RecordId, error: &BackendError) {
         self.slots.telemetry.counters.consumed.fetch_add(1, Ordering::Relaxed);
         once_a_minute!(
-            self.slots.telemetry.lines.consumed, error, record_id = id.short(), %error,
+            self.slots.telemetry.lines.of("consumed"), error, record_id = id.short(), %error,
             "the database never takes the outcome: the operation is consumed, and retries can't replay it"
         );
     }
@@ -268,7 +268,7 @@ impl<B: Backend> Protocol<B> {
     fn report_lost(&self, id: RecordId) {
         self.slots.telemetry.counters.lost.fetch_add(1, Ordering::Relaxed);
         once_a_minute!(
-            self.slots.telemetry.lines.lost,
+            self.slots.telemetry.lines.of("lost"),
             error,
             record_id = id.short(),
             "a failover has lost a record, or it had expired, and it is written anew; until then a retry could have run"

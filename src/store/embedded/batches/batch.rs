@@ -163,7 +163,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             }
         }
         let outcome = transition.outcome().cloned();
-        let transition = transition.map(|outcome| Stored::of(&outcome));
+        let transition = transition.map(Stored::of);
         let (change, reply) = record::next(Current::from(live), transition);
         let record = match change {
             Change::Nothing => return Ok((Applied { reply, record: live.cloned() }, None)),

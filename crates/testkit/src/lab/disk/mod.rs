@@ -11,10 +11,12 @@ use std::{fs, io};
 
 mod forward;
 mod on_both;
-#[cfg(feature = "fjall")]
-mod on_fjall;
 mod on_sled;
 mod traits;
+
+tower_idempotency::with_fjall! {
+    mod on_fjall;
+}
 
 pub use traits::{Disk, DiskBuilder, Sent, Table, View};
 

@@ -1,8 +1,8 @@
 //! One test on both stores.
 
 /// Makes two tests of an asynchronous function that is generic over a [`Disk`]: one on sled, and one on fjall if
-/// testkit has the feature `fjall`. An attribute in front of the name takes the place of `#[tokio::test]`; `fn` in
-/// front of it says that the function is not asynchronous.
+/// tower-idempotency has the feature `fjall`. An attribute in front of the name takes the place of `#[tokio::test]`;
+/// `fn` in front of it says that the function is not asynchronous.
 #[macro_export]
 macro_rules! on_both {
     ($name:ident) => {
@@ -18,7 +18,7 @@ macro_rules! on_both {
                 super::$name::<::tower_idempotency::SledStore>();
             }
 
-            $crate::with_fjall! {
+            ::tower_idempotency::with_fjall! {
                 #[test]
                 fn on_fjall() {
                     super::$name::<::tower_idempotency::FjallStore>();
@@ -33,7 +33,7 @@ macro_rules! on_both {
                 super::$name::<::tower_idempotency::SledStore>().await;
             }
 
-            $crate::with_fjall! {
+            ::tower_idempotency::with_fjall! {
                 #[$test]
                 async fn on_fjall() {
                     super::$name::<::tower_idempotency::FjallStore>().await;
@@ -41,20 +41,4 @@ macro_rules! on_both {
             }
         }
     };
-}
-
-/// Keeps an item if testkit has the feature `fjall`.
-#[cfg(feature = "fjall")]
-#[macro_export]
-macro_rules! with_fjall {
-    ($item:item) => {
-        $item
-    };
-}
-
-/// Keeps an item if testkit has the feature `fjall`.
-#[cfg(not(feature = "fjall"))]
-#[macro_export]
-macro_rules! with_fjall {
-    ($item:item) => {};
 }
