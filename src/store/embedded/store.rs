@@ -1,14 +1,13 @@
 //! The handle of an embedded store, which applications and the rest of the crate call.
 
 use std::fmt;
-use std::future::{Future, pending, ready};
+use std::future::{Future, ready};
 #[cfg(feature = "fjall")]
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Either};
+use futures_util::future::Either;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -23,7 +22,6 @@ use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Fence, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
-use crate::store::listed::ListedRecord;
 use crate::store::page::{Cursor, List, Page};
 use crate::store::{CommitError, StoreError};
 use crate::timeouts::STORE_ANSWER_TIMEOUT;
@@ -234,10 +232,6 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
         true
     }
 
-    fn recall(&self, _: RecordId) -> Option<Record> {
-        None
-    }
-
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         read::load(&self.0.shared, id)
     }
@@ -270,18 +264,10 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
         self.0.shared.time.now()
     }
 
-    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
-        ListedRecord::of_load(id, self.load(id).await)
-    }
-
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         // A sweep takes many batches, and has no time limit.
         let sent = self.send(|reply| Command::Sweep(limit, reply));
         async move { sent?.await.unwrap_or_else(|_| Err(gone())) }
-    }
-
-    fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
-        pending().boxed()
     }
 }
 

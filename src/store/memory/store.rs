@@ -1,14 +1,12 @@
 //! The store that keeps records in memory, and loses them when the process ends.
 
 use std::fmt;
-use std::future::{Future, pending, ready};
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::builder::MemoryStoreBuilder;
@@ -20,7 +18,6 @@ use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
 use crate::store::error::StoreError;
-use crate::store::listed::ListedRecord;
 use crate::store::page::{Cursor, List, Page};
 
 /// Keeps records in memory. It is for tests, and for applications that accept that **a restart forgets every key**, so
@@ -111,10 +108,6 @@ impl Records for MemoryStore {
         true
     }
 
-    fn recall(&self, _: RecordId) -> Option<Record> {
-        None
-    }
-
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         point();
         let record = self.table.rows.get(&id).and_then(|row| row.value().clone().live(self.table.time.now()));
@@ -126,29 +119,16 @@ impl Records for MemoryStore {
         ready(self.table.apply(&self.slots, id, transition))
     }
 
-    fn list(
-        &self,
-        list: List,
-        after: Option<Cursor>,
-        limit: usize,
-    ) -> impl Future<Output = Result<Page, StoreError>> + Send {
-        ready(Ok(self.table.list(list, after, limit)))
+    async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        Ok(self.table.list(list, after, limit))
     }
 
     fn now(&self) -> Timestamp {
         self.table.time.now()
     }
 
-    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
-        ListedRecord::of_load(id, self.load(id).await)
-    }
-
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         ready(Ok(self.slots.telemetry.count_swept(self.table.sweep(limit, self.table.time.now()))))
-    }
-
-    fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
-        pending().boxed()
     }
 }
 
