@@ -11,6 +11,7 @@ pub struct MemoryStoreBuilder {
     pub(super) max_records: usize,
     pub(super) max_bytes: usize,
     pub(super) clock: Arc<dyn Clock>,
+    /// `true` if a claim that may be repeated writes no row; only the test store sets this.
     pub(super) volatile_claims: bool,
 }
 

@@ -48,17 +48,14 @@ impl MemoryStoreBuilder {
     /// Builds the store.
     #[must_use]
     pub fn build(self) -> MemoryStore {
-        let Self { max_records, max_bytes, clock, volatile_claims } = self;
         let table = Table {
             rows: DashMap::default(),
             expiry: Mutex::default(),
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             fences: AtomicU64::new(1),
-            time: Timeline::start(clock, Timestamp::from_millis(0)),
-            max_records,
-            max_bytes,
-            volatile_claims,
+            time: Timeline::start(Arc::clone(&self.clock), Timestamp::from_millis(0)),
+            settings: self,
         };
         MemoryStore { table: Arc::new(table), slots: Arc::default() }
     }
