@@ -9,8 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 use sled::IVec;
+use tokio::sync::Semaphore;
 
-use super::durable::{Disk, Wake};
+use super::durable::{Disk, wake};
 use super::epochs::{EpochGuards, pinned};
 use super::segments;
 use super::transaction::{self, Transaction, as_batch};
@@ -44,8 +45,8 @@ pub struct SledEngine {
     pub(super) db: sled::Db,
     /// Makes durable what was written.
     disk: Arc<Disk>,
-    /// Wakes the threads that wait within sled for a failed write.
-    wake: Wake,
+    /// The permit to wake the threads that wait within sled for a failed write.
+    wakes: Arc<Semaphore>,
     /// `true` once the application has a handle: from then on it may read at any time. A step holds it while it is
     /// written key by key.
     is_lent: Arc<RwLock<bool>>,
@@ -111,7 +112,7 @@ impl StorageEngine for SledEngine {
     fn open(options: &SledOptions, path: &Path, _: Option<&Damage>) -> Result<Self, OpenError> {
         let (tree, db) = open_database(path, options.cache_bytes)?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
-        Ok(Self { tree, db, disk: Arc::new(disk), wake: Wake::default(), is_lent: Arc::default() })
+        Ok(Self { tree, db, disk: Arc::new(disk), wakes: Arc::new(Semaphore::new(1)), is_lent: Arc::default() })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, ReadError> {
@@ -145,7 +146,8 @@ impl StorageEngine for SledEngine {
     }
 
     fn wake_stuck_threads(&self) {
-        self.wake.give(&self.db);
+        let db = self.db.clone();
+        wake(&self.wakes, move || drop(pinned(move || db.flush())));
     }
 
     fn maintain(guards: &mut EpochGuards) {
