@@ -124,17 +124,14 @@ impl StorageEngine for SledEngine {
     }
 
     fn write(&self, step: Writes) -> Result<(), String> {
-        let Some(_alone) = self.alone(&step) else {
-            return self.tree.apply_batch(as_batch(step)).map_err(|error| write_failed(&error));
+        let written = match self.alone(&step) {
+            None => self.tree.apply_batch(as_batch(step)),
+            Some(_alone) => step.in_order().into_iter().try_for_each(|(key, value)| match value {
+                Some(value) => self.tree.insert(key, &*value).map(drop),
+                None => self.tree.remove(key).map(drop),
+            }),
         };
-        for (key, value) in step.in_order() {
-            let written = match value {
-                Some(value) => self.tree.insert(key, &*value),
-                None => self.tree.remove(key),
-            };
-            written.map_err(|error| write_failed(&error))?;
-        }
-        Ok(())
+        written.map_err(|error| format!("writing failed: {error}"))
     }
 
     fn sync(&self) -> Result<(), String> {
@@ -174,11 +171,6 @@ impl From<sled::Error> for ReadError {
             error => Self::Failed(error.into()),
         }
     }
-}
-
-/// The reason by which the store is poisoned.
-fn write_failed(error: &sled::Error) -> String {
-    format!("writing failed: {error}")
 }
 
 fn open_database(path: &Path, cache_bytes: u64) -> Result<(sled::Tree, sled::Db), OpenError> {
