@@ -17,6 +17,7 @@ use super::files::{VERSION, require_files, require_keyspaces, sync_keyspaces};
 use super::journal::{self, KEYSPACES};
 use super::memtables::Memtables;
 use super::transaction::{self, Transaction, add, write_failed};
+use super::upkeep::Task;
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 use crate::store::embedded::files::shortage::Descriptors;
@@ -42,7 +43,7 @@ const MAX_OPEN_TABLES: usize = 128;
 #[derive(Clone)]
 pub struct FjallEngine {
     /// The store's own keyspace, which has all keys of `layout/keys.rs`.
-    records: Keyspace,
+    pub(super) records: Keyspace,
     /// The database around that keyspace.
     db: Database,
     /// By this the journal is made durable.
@@ -79,11 +80,6 @@ impl fmt::Debug for FjallEngine {
 }
 
 impl FjallEngine {
-    /// Returns the store's own keyspace, for tests.
-    pub(super) fn lend(&self) -> Keyspace {
-        self.records.clone()
-    }
-
     /// Returns whether a keyspace of this name can be made, or is there.
     pub(super) fn has_room_for(&self, name: &str) -> bool {
         // One of them is the store's own.
@@ -147,7 +143,7 @@ impl StorageEngine for FjallEngine {
         }
         let disk = Disk::open(path).map_err(directory::io_error("opening the journal in", path))?;
         let version = File::open(path.join(VERSION)).map_err(directory::io_error("reading", path))?;
-        let descriptors = Arc::new(Descriptors::new(version));
+        let descriptors = Arc::new(Descriptors(version));
         let memtables = Memtables::new(&db, records.clone(), options.memtable_bytes, descriptors)?;
         Ok(Self { records, db, disk: Arc::new(Mutex::new(disk)), memtables: Arc::new(memtables) })
     }
@@ -175,7 +171,7 @@ impl StorageEngine for FjallEngine {
     }
 
     fn after_sync(&self, cleared: &[Range<Vec<u8>>]) -> Result<(), String> {
-        cleared.iter().for_each(|keys| self.memtables.drop_tables(keys.clone()));
+        cleared.iter().for_each(|keys| self.memtables.send(Task::DropTables(keys.clone())));
         self.memtables.write_full()
     }
 

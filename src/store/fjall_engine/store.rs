@@ -46,7 +46,7 @@ impl FjallStore {
     /// [`StoreError::Unavailable`] once the store is closed.
     #[doc(hidden)]
     pub fn records(&self) -> Result<Keyspace, StoreError> {
-        self.engine().map(|engine| engine.lend())
+        self.engine().map(|engine| engine.records)
     }
 
     /// Opens a keyspace of the application's in the same database, and makes it with `options` if there is none of this
