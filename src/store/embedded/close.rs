@@ -5,9 +5,8 @@ use std::sync::{Arc, atomic::Ordering};
 use std::thread;
 use std::time::Duration;
 
-use backon::{ConstantBuilder, Retryable as _};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::command::Command;
 use super::layout::storage_engine::StorageEngine;
@@ -70,14 +69,14 @@ async fn drop_apart<E: StorageEngine>(
 /// holds a lent one for as long as it likes.
 async fn wait_for_others<E: StorageEngine>(shared: &StoreState<E>, deadline: Instant) -> Result<(), StoreError> {
     // Another call may have given the directory up, and another opening may have it.
-    let is_closed = || shared.lock.is_given_up() || E::is_closed(&shared.path);
-    let closed = || async { is_closed().then_some(()).ok_or(()) };
-    let pauses = ConstantBuilder::default().with_delay(CLOSED_CHECK_DELAY).without_max_times();
-    match timeout_at(deadline, closed.retry(pauses).sleep(tokio::time::sleep)).await {
-        Ok(Ok(())) => Ok(()),
-        // The time is over. The pauses never end by themselves.
-        _ => Err(StoreError::unavailable("closed, but a handle of the database that was lent is still held; drop it")),
+    while !shared.lock.is_given_up() && !E::is_closed(&shared.path) {
+        if Instant::now() >= deadline {
+            let held = "closed, but a handle of the database that was lent is still held; drop it";
+            return Err(StoreError::unavailable(held));
+        }
+        sleep(CLOSED_CHECK_DELAY).await;
     }
+    Ok(())
 }
 
 /// The error if the writer, or the release of the engine, does not end in time.
