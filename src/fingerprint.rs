@@ -228,9 +228,7 @@ impl Fingerprint {
             Match::Same
         }
     }
-}
 
-impl Fingerprint {
     /// Returns the first part whose mark differs, or else the body.
     fn differing(&self, presented: &Self) -> RequestPart {
         let (recorded, presented) = (self.marks.chunks(2), presented.marks.chunks(2));

@@ -15,7 +15,6 @@ use crate::store::OpenError;
 /// Sets up an [`EmbeddedStore`].
 #[derive(Debug, Clone)]
 #[must_use]
-#[allow(private_bounds, reason = "the engines are those of this crate")]
 pub struct EmbeddedStoreBuilder<E: StorageEngine>(pub(in crate::store) Setup<E>);
 
 impl<E: StorageEngine> Default for EmbeddedStoreBuilder<E> {
@@ -36,7 +35,6 @@ impl<E: StorageEngine> Default for EmbeddedStoreBuilder<E> {
     }
 }
 
-#[allow(private_bounds, reason = "the engines are those of this crate")]
 impl<E: StorageEngine> EmbeddedStore<E> {
     /// Opens the store in `directory`, which is made with mode 0700 if it does not exist.
     ///
@@ -63,7 +61,6 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     }
 }
 
-#[allow(private_bounds, reason = "the engines are those of this crate")]
 impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     /// Sets the bytes of memory in which recent outcomes are kept, to be replayed without a read. Default: 16 MiB.
     pub fn outcome_cache_bytes(mut self, bytes: u64) -> Self {

@@ -278,14 +278,13 @@ impl<E: StorageEngine> StoreState<E> {
         if self.closed.load(Ordering::SeqCst) {
             return Health::Closed;
         }
-        match (health_at(self.batch_age()), self.check_room(0, 0)) {
-            (Health::Good, Err(StoreError::Full { limit })) => Health::Full { limit },
-            (health, _) => health,
+        match (self.batch_age(), self.check_room(0, 0)) {
+            (Some(since), _) if since >= SLOW => Health::Slow { since },
+            (_, Err(StoreError::Full { limit })) => Health::Full { limit },
+            _ => Health::Good,
         }
     }
-}
 
-impl<E: StorageEngine> StoreState<E> {
     /// Notes what the engine has written, and logs it once a minute.
     pub(super) fn note_volume(&self, volume: Volume) {
         if let Some(Volume { written, merged }) = self.measured.note_volume(volume, Instant::now()) {
@@ -335,14 +334,5 @@ pub(super) fn release_apart<E: StorageEngine>(engine: E) {
     if thread::Builder::new().name("idempotency-release".to_owned()).spawn(release).is_ok() {
         // An error: it has been released, or the time is over.
         let _ = released.recv_timeout(E::RELEASE_TIMEOUT);
-    }
-}
-
-/// Returns the health of a store whose batch under way has taken this long.
-pub(super) fn health_at(batch_age: Option<Duration>) -> Health {
-    match batch_age {
-        Some(since) if since >= SLOW => Health::Slow { since },
-        // There is no batch, or it is not slow yet.
-        _ => Health::Good,
     }
 }

@@ -36,7 +36,6 @@ use crate::timeouts::STORE_ANSWER_TIMEOUT;
 /// came in meanwhile (group commit). While few commands have come and other runs are under way, it waits for theirs for
 /// up to some 0.2 ms more. If a write, sync or read fails, or a write does not return within a minute, the store is
 /// [poisoned](Health::Poisoned): it answers only what memory can, and the process must be restarted.
-#[allow(private_bounds, reason = "the engines are those of this crate")]
 pub struct EmbeddedStore<E: StorageEngine>(Arc<Inner<E>>);
 
 /// The state that the clones share. When the last one is dropped, so is `writer`, and the writer's thread ends.
@@ -57,7 +56,6 @@ impl<E: StorageEngine> fmt::Debug for EmbeddedStore<E> {
     }
 }
 
-#[allow(private_bounds, reason = "the engines are those of this crate")]
 impl<E: StorageEngine> EmbeddedStore<E> {
     /// Returns the number of records. Expired records that are not swept yet count; runs whose claims leave no trace
     /// (`Rerun`) do not.
