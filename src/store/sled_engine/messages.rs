@@ -58,9 +58,10 @@ pub(super) fn each_message(
 pub(super) struct Parts {
     checksum: u32,
     kind: u8,
-    segment: u64,
+    /// The number of the segment that the message is of.
+    pub(super) segment: u64,
     page: u64,
-    // The lengths of the header and of the content, in bytes.
+    /// The lengths of the header and of the content, in bytes.
     header: usize,
     content: usize,
 }
@@ -80,11 +81,6 @@ impl Parts {
     /// Returns the page that the message changes, if it changes one, and whether it writes the page anew, as a whole.
     pub(super) fn change(self) -> Option<(u64, bool)> {
         CHANGES.contains(&self.kind).then_some((self.page, !LINKS.contains(&self.kind)))
-    }
-
-    /// Returns the number of the segment that the message is of.
-    pub(super) fn segment(self) -> u64 {
-        self.segment
     }
 
     /// Returns whether a message of this segment can begin in this way.

@@ -155,7 +155,7 @@ impl Log {
         self.file.seek(SeekFrom::Start(at))?;
         (&self.file).take(self.segment_bytes as u64).read_to_end(&mut bytes)?;
         let first = bytes.get(HEADER_BYTES..).and_then(|rest| Some((rest, parts(rest)?)));
-        let number = first.and_then(|(rest, parts)| message(rest, parts.segment()).map(|_| parts.segment()));
+        let number = first.and_then(|(rest, parts)| message(rest, parts.segment).map(|_| parts.segment));
         let begins = number.and_then(|number| i64::try_from(number).ok()?.checked_mul(self.size()));
         Ok(begins.is_some_and(|begins| begins >= self.segment_of(self.snapshot.unwrap_or(0))))
     }
