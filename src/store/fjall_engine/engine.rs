@@ -16,15 +16,15 @@ use super::durable::Disk;
 use super::files::{VERSION, require_files, require_keyspaces, sync_keyspaces};
 use super::journal::{self, KEYSPACES};
 use super::memtables::Memtables;
-use super::transaction::{self, Transaction, add, write_failed};
+use super::transaction::{Transaction, add, write_failed};
 use super::upkeep::Task;
-use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 use crate::store::embedded::files::shortage::Descriptors;
 use crate::store::embedded::{
     Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Volume, Writes,
 };
 use crate::store::error::is_shortage;
+use crate::store::{CommitError, OpenError, StoreError};
 
 /// The name of the store's keyspace.
 pub(super) const RECORDS: &str = "tower-idempotency";
@@ -45,10 +45,10 @@ pub struct FjallEngine {
     /// The store's own keyspace, which has all keys of `layout/keys.rs`.
     pub(super) records: Keyspace,
     /// The database around that keyspace.
-    db: Database,
+    pub(super) db: Database,
     /// By this the journal is made durable.
     disk: Arc<Mutex<Disk>>,
-    memtables: Arc<Memtables>,
+    pub(super) memtables: Arc<Memtables>,
 }
 
 /// The settings of fjall.
@@ -76,26 +76,6 @@ impl Default for FjallOptions {
 impl fmt::Debug for FjallEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FjallEngine")
-    }
-}
-
-impl FjallEngine {
-    /// Returns whether a keyspace of this name can be made, or is there.
-    pub(super) fn has_room_for(&self, name: &str) -> bool {
-        // One of them is the store's own.
-        self.db.keyspace_count() <= MAX_KEYSPACES || self.db.keyspace_exists(name)
-    }
-
-    /// Opens a keyspace of the application's. Its name is durable after [`sync_names`].
-    pub(super) fn keyspace(
-        &self,
-        path: &Path,
-        name: &str,
-        options: impl FnOnce() -> KeyspaceCreateOptions,
-    ) -> Result<Keyspace, OpenError> {
-        let keyspace = open_keyspace(&self.db, path, name, options)?;
-        self.memtables.add(keyspace.clone());
-        Ok(keyspace)
     }
 }
 
@@ -176,11 +156,27 @@ impl StorageEngine for FjallEngine {
     }
 
     fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
-        let wait_for = |keyspace: &Keyspace| self.memtables.wait_for(&self.db, keyspace);
-        let mut record = 0;
-        let mut writes_of = |outcome: &Bytes| writes_of(outcome).inspect(|writes| record = writes.bytes());
-        let done = transaction::run(&self.db, &self.records, effect, &mut writes_of, wait_for);
-        done.inspect(|(_, bytes)| self.memtables.written.add(record + bytes))
+        let failed = |reason| CommitError::Store(StoreError::uncertain(reason));
+        let (outcome, bytes, changes) = effect.call(&self.records)?;
+        let writes = writes_of(&outcome)?;
+        let all = bytes + writes.bytes();
+        let mut batch = self.db.batch();
+        add(&mut batch, &self.records, writes);
+        self.memtables.wait_for(&self.db, &self.records).map_err(failed)?;
+        for (keyspace, changes) in effect.keyspaces.iter().zip(changes) {
+            if !changes.borrow().is_empty() {
+                self.memtables.wait_for(&self.db, keyspace).map_err(failed)?;
+            }
+            for (key, value) in changes.into_inner() {
+                match value {
+                    Some(value) => batch.insert(keyspace, key, value),
+                    None => batch.remove(keyspace, key),
+                }
+            }
+        }
+        batch.commit().map_err(|error| failed(write_failed(&error)))?;
+        self.memtables.written.add(all);
+        Ok((outcome, bytes))
     }
 
     fn volume(&self) -> Option<Volume> {
@@ -225,8 +221,8 @@ pub(super) fn sync_names(path: &Path) -> Result<(), OpenError> {
     directory::sync_one(&path.join(KEYSPACES))
 }
 
-/// Opens a keyspace. The store decides when its memtable is full.
-fn open_keyspace(
+/// Opens a keyspace. The store decides when its memtable is full. Its name is durable after [`sync_names`].
+pub(super) fn open_keyspace(
     db: &Database,
     path: &Path,
     name: &str,

@@ -2,7 +2,7 @@
 
 use fjall::{Keyspace, KeyspaceCreateOptions};
 
-use super::engine::{FjallEngine, MAX_KEYSPACES, RECORDS, sync_names};
+use super::engine::{FjallEngine, MAX_KEYSPACES, RECORDS, open_keyspace, sync_names};
 use crate::store::embedded::{EmbeddedStore, EmbeddedStoreBuilder};
 use crate::store::{OpenError, StoreError};
 
@@ -71,7 +71,8 @@ impl FjallStore {
             return Err(StoreError::unavailable(reason));
         }
         let engine = self.engine()?;
-        if !engine.has_room_for(name) {
+        // One of them is the store's own.
+        if engine.db.keyspace_count() > MAX_KEYSPACES && !engine.db.keyspace_exists(name) {
             let reason = format!("there are {MAX_KEYSPACES} keyspaces already; share one, with a prefix for each use");
             return Err(StoreError::unavailable(reason));
         }
@@ -79,7 +80,8 @@ impl FjallStore {
             reason: "the keyspace can't be opened".to_owned(),
             source: Some(error.into()),
         };
-        let keyspace = engine.keyspace(self.path(), name, options).map_err(unavailable)?;
+        let keyspace = open_keyspace(&engine.db, self.path(), name, options).map_err(unavailable)?;
+        engine.memtables.add(keyspace.clone());
         sync_names(self.path()).map_err(|error| {
             // Another sync may succeed without the name, and what is written to the keyspace would be lost with it.
             self.poison(format!("syncing the name of a keyspace failed: {error}"));
