@@ -11,7 +11,7 @@ use futures_util::future::Either;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::command::{Command, ReplyTo, Submitted};
+use super::command::{Asked, Command, ReplyTo, Submitted};
 use super::layout::storage_engine::StorageEngine;
 use super::queue::Sender;
 use super::state::StoreState;
@@ -264,7 +264,7 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         // A sweep takes many batches, and has no time limit.
-        let sent = self.send(|reply| Command::Sweep(limit, reply));
+        let sent = self.send(|reply| Command::Sweep(Asked { limit, swept: 0, reply }));
         async move { sent?.await.unwrap_or_else(|_| Err(gone())) }
     }
 }

@@ -12,7 +12,7 @@ use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Current, Record, Transition};
 use crate::store::StoreError;
-use crate::store::embedded::command::{ReplyTo, Submitted};
+use crate::store::embedded::command::{Asked, ReplyTo, Submitted};
 use crate::store::embedded::layout::cleared::Cleared;
 use crate::store::embedded::layout::listing::Listings;
 use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine};
@@ -57,11 +57,11 @@ pub(crate) struct Batch<'a, E: StorageEngine> {
     pub(crate) cleared: Option<Cleared>,
     /// The sweeps that were asked for. They come last; see
     /// [`sweep_asked`](crate::store::embedded::writer::sweep_asked).
-    pub(crate) sweeps: Vec<(usize, ReplyTo<usize>)>,
-    // The changes of memory once the batch is durable: outcomes, and records that are gone.
+    pub(crate) sweeps: Vec<Asked>,
+    /// The changes of memory once the batch is durable: outcomes, and records that are gone.
     pub(crate) fresh: Vec<(RecordId, Record)>,
     pub(crate) gone: Vec<RecordId>,
-    // They are called in this order at the end, also if the write has failed.
+    /// They are called in this order at the end, also if the write has failed.
     answers: Vec<Acknowledge<'a>>,
 }
 
