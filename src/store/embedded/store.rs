@@ -16,7 +16,7 @@ use super::layout::storage_engine::StorageEngine;
 use super::queue::Sender;
 use super::state::StoreState;
 use super::transact::{Purpose, Transact};
-use super::{close, read, scan};
+use super::{close, read};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Fence, Record, Transition};
@@ -255,7 +255,7 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
     }
 
     async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
-        scan::list(&self.0.shared, list, after, limit).await
+        self.0.shared.list(list, after, limit).await
     }
 
     fn now(&self) -> Timestamp {
