@@ -5,7 +5,6 @@ use std::future::{Future, ready};
 #[cfg(feature = "fjall")]
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures_util::future::Either;
 use tokio::sync::oneshot;
@@ -61,7 +60,7 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     /// (`Rerun`) do not.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.0.shared.count.load(Ordering::Relaxed)
+        self.0.shared.totals.lock().count
     }
 
     /// Returns whether the store holds no record.
@@ -137,15 +136,13 @@ impl<E: StorageEngine> EmbeddedStore<E> {
             // It may be the effect of a run that has begun, so a slow disk is no reason to refuse it.
             Purpose::Own(_) => shared.check_queue(self.0.writer.waiting()),
         };
-        let (answer, error) = match checked {
-            Ok(()) => match self.0.writer.send(Command::Transact(Box::new(transact))) {
-                Err(Command::Transact(transact)) => (transact.answer, closed()),
-                // It was sent, and the writer answers it.
-                _ => return,
-            },
-            Err(error) => (transact.answer, error),
-        };
-        answer(Err(CommitError::Store(error)));
+        if let Err(error) = checked {
+            return (transact.answer)(Err(CommitError::Store(error)));
+        }
+        // If it was sent, the writer answers it.
+        if let Err(Command::Transact(transact)) = self.0.writer.send(Command::Transact(Box::new(transact))) {
+            (transact.answer)(Err(CommitError::Store(closed())));
+        }
     }
 
     /// Sends a command to the writer, now.
@@ -173,7 +170,7 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     fn claimed(&self, current: Option<Record>, claim: Claim) -> Result<Applied, StoreError> {
         let shared = &self.0.shared;
         if current.is_none() {
-            shared.check_room(0, 0)?;
+            shared.check_room(&shared.totals.lock())?;
         }
         match record::next(Current::from(current.as_ref()), Transition::Claim(claim)) {
             (Change::Put(draft), reply) => {
@@ -279,7 +276,14 @@ impl<E: StorageEngine> Store for EmbeddedStore<E> {
     }
 
     fn gauges(&self) -> Gauges {
-        self.0.shared.gauges(self.0.writer.waiting())
+        let shared = &self.0.shared;
+        Gauges {
+            records: Some(self.len()),
+            bytes: Some(shared.totals.lock().bytes),
+            free_bytes: shared.space.free(),
+            queue: Some(self.0.writer.waiting() as u64),
+            ..shared.measured.gauges(self.now())
+        }
     }
 
     fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {

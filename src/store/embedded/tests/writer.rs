@@ -244,7 +244,7 @@ fn a_transaction_whose_write_fails_may_have_been_done() {
 fn the_lag_of_the_sweep_is_that_of_the_oldest_record_that_is_left() {
     on_each!(E, {
         let still = Still::<E>::new();
-        let lag = || still.shared.gauges(0).sweep_lag.unwrap();
+        let lag = || still.shared.measured.gauges(still.shared.time.now()).sweep_lag.unwrap();
         for name in ["first", "second"] {
             let mut batch = still.batch();
             complete(&still, &mut batch, name, "done".into());
