@@ -110,7 +110,10 @@ impl StorageEngine for SledEngine {
     }
 
     fn open(options: &SledOptions, path: &Path, _: Option<&Damage>) -> Result<Self, OpenError> {
-        let (tree, db) = open_database(path, options.cache_bytes)?;
+        let config = sled::Config::new().path(path).cache_capacity(options.cache_bytes);
+        let config = config.segment_size(SEGMENT_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+        let db = config.open().map_err(|error| open_failed(path, error))?;
+        let tree = db.open_tree(TREE).map_err(|error| open_failed(path, error))?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
         Ok(Self { tree, db, disk: Arc::new(disk), wakes: Arc::new(Semaphore::new(1)), is_lent: Arc::default() })
     }
@@ -173,10 +176,9 @@ impl From<sled::Error> for ReadError {
     }
 }
 
-fn open_database(path: &Path, cache_bytes: u64) -> Result<(sled::Tree, sled::Db), OpenError> {
-    let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
-    let config = config.segment_size(SEGMENT_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
-    let failed = |error: sled::Error| match error {
+/// Returns what an error of sled's says of the database in `path`.
+fn open_failed(path: &Path, error: sled::Error) -> OpenError {
+    match error {
         // A handle that an earlier opening lent is still held.
         sled::Error::Io(error) if error.to_string().contains("lock") => OpenError::InUse { path: path.into() },
         // A flipped bit in the version that sled wrote down looks the same.
@@ -189,10 +191,7 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(sled::Tree, sled::Db)
             directory::io_error("opening the database in", path)(error)
         }
         error => directory::broken(path, &error.to_string()),
-    };
-    let db = config.open().map_err(failed)?;
-    let tree = db.open_tree(TREE).map_err(failed)?;
-    Ok((tree, db))
+    }
 }
 
 /// Returns whether an error is about the content of a file. sled reports that in errors of these kinds, which the

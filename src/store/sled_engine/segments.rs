@@ -242,19 +242,15 @@ fn snapshot(path: &Path) -> io::Result<Option<i64>> {
 
 impl Header {
     /// Reads a header. Returns `None` if there is none, or its checksum does not fit.
-    fn of(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+    fn of(bytes: &[u8]) -> Option<Self> {
         let number = |at: usize| i64::from_le_bytes(std::array::from_fn(|index| bytes[at + index])) ^ INVERTED;
         let header = Self { begins: number(4), written: number(12) };
-        (header.to_bytes() == *bytes).then_some(header)
+        (header.to_bytes() == bytes).then_some(header)
     }
 
-    fn to_bytes(self) -> [u8; HEADER_BYTES] {
+    fn to_bytes(self) -> Vec<u8> {
         let numbers = [self.begins, self.written].map(|number| (number ^ INVERTED).to_le_bytes()).concat();
-        let checksum = !crc32fast::hash(&numbers);
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-        bytes[4..].copy_from_slice(&numbers);
-        bytes
+        [&(!crc32fast::hash(&numbers)).to_le_bytes()[..], &numbers].concat()
     }
 }
 
