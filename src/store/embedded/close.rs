@@ -34,34 +34,26 @@ pub(super) async fn close<E: StorageEngine>(
     }
     let engine = shared.engine.write().take();
     if let Some(engine) = engine {
-        drop_apart(Arc::clone(shared), engine, deadline).await?;
+        // It may wait for the disk as long as it takes, so it is released on a thread of its own.
+        let (done, dropped) = oneshot::channel();
+        let releasing = Arc::clone(shared);
+        let release = move || {
+            releasing.release_engine(engine);
+            let _ = done.send(());
+        };
+        let spawned = thread::Builder::new().name("idempotency-close".to_owned()).spawn(release);
+        spawned.map_err(|error| StoreError::Unavailable {
+            reason: "no thread can be started".to_owned(),
+            source: Some(error.into()),
+        })?;
+        // The inner result is an error if the thread has panicked; then it holds nothing any more.
+        let _ = timeout_at(deadline, dropped).await.map_err(|_| stuck())?;
     }
     wait_for_others(shared, deadline).await?;
     shared.lock.give_up();
     if shared.is_poisoned() {
         return Err(StoreError::uncertain("closed, though the database had failed"));
     }
-    Ok(())
-}
-
-/// Releases the engine on a thread of its own, which may wait for the disk as long as it takes.
-async fn drop_apart<E: StorageEngine>(
-    shared: Arc<StoreState<E>>,
-    engine: E,
-    deadline: Instant,
-) -> Result<(), StoreError> {
-    let (done, dropped) = oneshot::channel();
-    let drop = move || {
-        shared.release_engine(engine);
-        let _ = done.send(());
-    };
-    let spawned = thread::Builder::new().name("idempotency-close".to_owned()).spawn(drop);
-    spawned.map_err(|error| StoreError::Unavailable {
-        reason: "no thread can be started".to_owned(),
-        source: Some(error.into()),
-    })?;
-    // The inner result is an error if the thread has panicked; then it holds nothing any more.
-    let _ = timeout_at(deadline, dropped).await.map_err(|_| stuck())?;
     Ok(())
 }
 
