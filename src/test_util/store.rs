@@ -93,8 +93,9 @@ impl TestStore {
     /// Creates an empty store with the settings of `builder`.
     #[doc(hidden)]
     #[must_use]
-    pub fn over(builder: MemoryStoreBuilder) -> Self {
-        Self { memory: builder.volatile_claims().build(), process: Arc::default() }
+    pub fn over(mut builder: MemoryStoreBuilder) -> Self {
+        builder.volatile_claims = true;
+        Self { memory: builder.build(), process: Arc::default() }
     }
 
     /// Makes the next call of this kind fail, so that nothing is done.

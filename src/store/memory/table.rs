@@ -166,9 +166,6 @@ impl Table {
     pub(super) fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Page {
         let now = self.time.now();
         let listed = |id, record: &Record| Some(ListedRecord::of(id, &record.clone().live(now)?));
-        if list == List::Disputed {
-            return Page::default();
-        }
         if list != List::All {
             let all = self.rows.iter().filter_map(|row| listed(*row.key(), row.value()));
             return Page::of_all(list, all.filter(|listed| list.has(listed)).collect(), after, limit);
