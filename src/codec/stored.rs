@@ -47,9 +47,7 @@ impl Stored {
 
 /// Returns the digest by which an outcome is checked after it was put together from its chunks.
 pub(crate) fn digest(outcome: &[u8]) -> [u8; 16] {
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&blake3::hash(outcome).as_bytes()[..16]);
-    digest
+    blake3::hash(outcome).as_bytes().as_chunks().0[0]
 }
 
 /// Returns the bytes of `record`.

@@ -93,9 +93,8 @@ impl Cache {
 
     /// Returns all records that are there, each with whether a transaction of the application wrote it.
     pub fn all(&self) -> Vec<(RecordId, Arc<Record>, bool)> {
-        let known = |(id, entry)| match entry {
-            Entry::Known(record, is_of_transaction) => Some((id, record, is_of_transaction)),
-            Entry::Forgotten(_) => None,
+        let known = |(id, entry)| {
+            if let Entry::Known(record, of_transaction) = entry { Some((id, record, of_transaction)) } else { None }
         };
         self.0.iter().filter_map(known).collect()
     }

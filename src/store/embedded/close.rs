@@ -42,31 +42,22 @@ pub(super) async fn close<E: StorageEngine>(
             let _ = done.send(());
         };
         let spawned = thread::Builder::new().name("idempotency-close".to_owned()).spawn(release);
-        spawned.map_err(|error| StoreError::Unavailable {
-            reason: "no thread can be started".to_owned(),
-            source: Some(error.into()),
-        })?;
+        spawned.map_err(|error| StoreError::unavailable_by("no thread can be started", error))?;
         // The inner result is an error if the thread has panicked; then it holds nothing any more.
         let _ = timeout_at(deadline, dropped).await.map_err(|_| stuck())?;
     }
-    wait_for_others(shared, deadline).await?;
-    shared.lock.give_up();
-    if shared.is_poisoned() {
-        return Err(StoreError::uncertain("closed, though the database had failed"));
-    }
-    Ok(())
-}
-
-/// Waits until no other handle is held. The engine's own threads may hold one a little longer, and the application
-/// holds a lent one for as long as it likes.
-async fn wait_for_others<E: StorageEngine>(shared: &StoreState<E>, deadline: Instant) -> Result<(), StoreError> {
-    // Another call may have given the directory up, and another opening may have it.
+    // The engine's own threads may hold a handle a little longer, and the application holds a lent one for as long as it
+    // likes. Another call may have given the directory up, and another opening may have it.
     while !shared.lock.is_given_up() && !E::is_closed(&shared.path) {
         if Instant::now() >= deadline {
             let held = "closed, but a handle of the database that was lent is still held; drop it";
             return Err(StoreError::unavailable(held));
         }
         sleep(CLOSED_CHECK_DELAY).await;
+    }
+    shared.lock.give_up();
+    if shared.is_poisoned() {
+        return Err(StoreError::uncertain("closed, though the database had failed"));
     }
     Ok(())
 }

@@ -68,11 +68,9 @@ pub(super) enum Command<E: StorageEngine> {
 impl<E: StorageEngine> Command<E> {
     /// Returns the length of the outcome, by which a batch is bounded.
     pub(super) fn outcome_bytes(&self) -> usize {
-        match self {
-            Self::Apply(step) => step.transition.outcome().map_or(0, bytes::Bytes::len),
-            // A transaction is written in a step of its own. The others have no outcome.
-            _ => 0,
-        }
+        // A transaction is written in a step of its own. The others have no outcome.
+        let Self::Apply(step) = self else { return 0 };
+        step.transition.outcome().map_or(0, bytes::Bytes::len)
     }
 
     /// Returns how many of its bytes are written in one step with the other commands of its batch. A longer outcome is

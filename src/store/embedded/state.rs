@@ -147,12 +147,11 @@ impl<E: StorageEngine> StoreState<E> {
             ReadError::Exhausted(error) => {
                 let lines = &self.slots.telemetry.lines;
                 once_a_minute!(lines.exhausted, error, %error, "a record was not read; the store goes on");
-                let reason = "the process has no file or memory left for a read".to_owned();
-                StoreError::Unavailable { reason, source: Some(error.into()) }
+                StoreError::unavailable_by("the process has no file or memory left for a read", error)
             }
             ReadError::Failed(error) => {
                 self.poison(format!("reading failed: {error}"));
-                StoreError::Unavailable { reason: "reading failed".to_owned(), source: Some(error) }
+                StoreError::unavailable_by("reading failed", error)
             }
         }
     }

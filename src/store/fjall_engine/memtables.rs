@@ -96,8 +96,10 @@ impl Memtables {
         let mut opened = self.opened.lock();
         if !opened.iter().any(|opened| opened.keyspace == keyspace) {
             self.send(Task::Merge(keyspace.clone()));
-            let (versions, earlier) = Default::default();
-            opened.push(Opened { tables: Tables::of(&keyspace), keyspace, version: u64::MAX, versions, earlier });
+            let (mut tables, versions, earlier) = (Tables::default(), Vec::new(), Vec::new());
+            // Those that are there already are not counted.
+            tables.look(&keyspace, &Written::default());
+            opened.push(Opened { keyspace, version: u64::MAX, tables, versions, earlier });
         }
     }
 

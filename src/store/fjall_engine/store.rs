@@ -76,10 +76,7 @@ impl FjallStore {
             let reason = format!("there are {MAX_KEYSPACES} keyspaces already; share one, with a prefix for each use");
             return Err(StoreError::unavailable(reason));
         }
-        let unavailable = |error: OpenError| StoreError::Unavailable {
-            reason: "the keyspace can't be opened".to_owned(),
-            source: Some(error.into()),
-        };
+        let unavailable = |error: OpenError| StoreError::unavailable_by("the keyspace can't be opened", error);
         let keyspace = open_keyspace(&engine.db, self.path(), name, options).map_err(unavailable)?;
         engine.memtables.add(keyspace.clone());
         sync_names(self.path()).map_err(|error| {

@@ -70,7 +70,8 @@ impl Table {
                 // The fence of another store may be ahead.
                 self.fences.fetch_max(draft.fence.map_or(0, |fence| fence.0 + 1), Ordering::Relaxed);
                 let began = current.map_or_else(|| self.time.began(now), |current| current.began);
-                let record = draft.stamp(current, self.next_fence(), began, now);
+                let fence = Fence(self.fences.fetch_add(1, Ordering::Relaxed));
+                let record = draft.stamp(current, fence, began, now);
                 if !(leaves_no_trace && self.settings.volatile_claims) {
                     let most = if is_claim { self.settings.max_records } else { usize::MAX };
                     self.put(place, record.clone(), most)?;
@@ -157,10 +158,6 @@ impl Table {
         let now = self.time.now();
         let has_expired = self.expiry.lock().first().is_some_and(|(expires, _)| *expires <= now);
         (!has_expired).then_some(limit)
-    }
-
-    fn next_fence(&self) -> Fence {
-        Fence(self.fences.fetch_add(1, Ordering::Relaxed))
     }
 
     pub(super) fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Page {

@@ -44,8 +44,7 @@ impl Content {
             at = at.saturating_add(parts.bytes());
             next = bytes.get(at..).and_then(|rest| message(rest, number));
         }
-        let is_erased = unreadable.is_some_and(|at| is_erased(bytes, at, segment_bytes));
-        let unreadable = unreadable.filter(|_| !is_erased);
+        let unreadable = unreadable.filter(|at| !is_erased(bytes, *at, segment_bytes));
         Self { unreadable, anew, changed }
     }
 }

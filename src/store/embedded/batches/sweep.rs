@@ -56,8 +56,7 @@ fn note_cleared<E: StorageEngine>(batch: &mut Batch<'_, E>) {
     }
     shared.removed.store(0, Ordering::Relaxed);
     let below = shared.runs.lock().first_entry().unwrap_or_else(|| shared.unused_number());
-    let before = shared.swept_until();
-    let cleared = Cleared { before, below };
+    let cleared = Cleared { before: shared.swept_until(), below };
     batch.write(keys::CLEARED, cleared.encode());
     batch.cleared = Some(cleared);
 }
