@@ -46,8 +46,8 @@ pub(super) async fn close<E: StorageEngine>(
         // The inner result is an error if the thread has panicked; then it holds nothing any more.
         let _ = timeout_at(deadline, dropped).await.map_err(|_| stuck())?;
     }
-    // The engine's own threads may hold a handle a little longer, and the application holds a lent one for as long as it
-    // likes. Another call may have given the directory up, and another opening may have it.
+    // The engine's own threads may hold a handle a little longer, and the application holds a lent one for as long as
+    // it likes. Another call may have given the directory up, and another opening may have it.
     while !shared.lock.is_given_up() && !E::is_closed(&shared.path) {
         if Instant::now() >= deadline {
             let held = "closed, but a handle of the database that was lent is still held; drop it";

@@ -99,8 +99,8 @@ pub(crate) fn transaction<const N: usize, E: Send + 'static>(
 }
 
 impl Transaction {
-    /// Calls the closure. Returns its outcome, how many bytes it writes, and what it changes in each keyspace. `records`
-    /// is the store's own.
+    /// Calls the closure. Returns its outcome, how many bytes it writes, and what it changes in each keyspace.
+    /// `records` is the store's own.
     pub(super) fn call(&mut self, records: &Keyspace) -> Transacted<(Bytes, usize, Vec<Changes>)> {
         let Self { keyspaces, call } = self;
         check_keyspaces(records, keyspaces)?;

@@ -131,8 +131,8 @@ impl Known<'_> {
     }
 
     /// Refuses a store whose files are certainly damaged, or damaged before the step of the checkpoint, or damaged
-    /// without a checkpoint, unless that loss is accepted. Without a checkpoint and a known step, [`check`](Self::check)
-    /// refuses it.
+    /// without a checkpoint, unless that loss is accepted. Without a checkpoint and a known step,
+    /// [`check`](Self::check) refuses it.
     ///
     /// If it is accepted, the checkpoint is removed until the opening has written a new one. The engine forgets the
     /// damage when it is opened, so a process that dies meanwhile must not leave a store that looks whole.
