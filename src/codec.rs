@@ -86,8 +86,5 @@ pub fn open<T: DeserializeOwned>(id: &RecordId, versions: &[u8], bytes: &[u8]) -
 
 /// Returns the checksum of the content under `key`, which does not pass under another key.
 pub fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let mut sum = [0; CHECKSUM_BYTES];
-    let hash = blake3::Hasher::new().update(key).update(content).finalize();
-    sum.copy_from_slice(&hash.as_bytes()[..CHECKSUM_BYTES]);
-    sum
+    blake3::Hasher::new().update(key).update(content).finalize().as_bytes().as_chunks().0[0]
 }

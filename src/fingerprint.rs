@@ -301,8 +301,6 @@ impl FingerprintBuilder {
     #[inline]
     pub fn finish(mut self) -> Fingerprint {
         let whole = self.operation.finish();
-        let mut operation = [0; 16];
-        operation.copy_from_slice(&whole[..16]);
         // What follows the fields has a fixed length: the whole digest of the operation, and the record's id.
         let request = self.context.update(&whole).finish();
         let credentials = self.credentials.as_mut().map(|credentials| {
@@ -312,7 +310,7 @@ impl FingerprintBuilder {
             version: VERSION,
             options: self.options,
             request,
-            operation: OperationDigest(operation),
+            operation: OperationDigest(whole.as_chunks().0[0]),
             credentials,
             marks: self.marks.bytes(),
         }

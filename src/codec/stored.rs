@@ -47,23 +47,17 @@ impl Stored {
 
 /// Returns the digest by which an outcome is checked after it was put together from its chunks.
 pub(crate) fn digest(outcome: &[u8]) -> [u8; 16] {
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&blake3::hash(outcome).as_bytes()[..16]);
-    digest
+    blake3::hash(outcome).as_bytes().as_chunks().0[0]
 }
 
 /// Returns the bytes of `record`.
 pub(crate) fn encode(id: &RecordId, record: &Record<Stored>) -> Result<Vec<u8>, CodecError> {
-    seal(id, VERSION, record, record_bytes(record))
-}
-
-/// Returns about how many bytes a record takes.
-fn record_bytes(record: &Record<Stored>) -> usize {
-    match &record.state {
-        State::Completed { outcome: Stored::Inline(outcome), .. } => HEAD_BYTES + outcome.len(),
-        // There is no outcome, or it is in chunks elsewhere.
-        _ => HEAD_BYTES,
-    }
+    let outcome = match &record.state {
+        State::Completed { outcome: Stored::Inline(outcome) } => outcome.len(),
+        // There is none, or it is in chunks elsewhere.
+        _ => 0,
+    };
+    seal(id, VERSION, record, HEAD_BYTES + outcome)
 }
 
 /// Returns the record that `bytes` encode.

@@ -109,9 +109,8 @@ mod server {
     use crate::{FingerprintBody, OnInFlight, OnInterrupted};
 
     /// The headers to keep, or to leave out, besides what the layer does by itself.
-    #[derive(serde::Deserialize)]
+    #[derive(Default, serde::Deserialize)]
     #[serde(default, deny_unknown_fields)]
-    #[derive(Default)]
     struct Kept {
         #[serde(deserialize_with = "setting")]
         with: Option<Vec<HeaderName>>,

@@ -44,10 +44,7 @@ enum Entry {
 
 impl Weighter<RecordId, Entry> for ByBytes {
     fn weight(&self, _: &RecordId, entry: &Entry) -> u64 {
-        let record = match entry {
-            Entry::Known(record, _) => record,
-            Entry::Forgotten(_) => return TOMBSTONE_BYTES,
-        };
+        let Entry::Known(record, _) = entry else { return TOMBSTONE_BYTES };
         let outcome = match &record.state {
             State::Completed { outcome } => outcome.len() as u64,
             // A shared store also puts in consumed records, which have no outcome. No store puts in the other two.
@@ -91,17 +88,13 @@ impl Cache {
 
     /// Returns a record that was put in. It may be past its expiry, so the caller checks that.
     pub fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
-        match self.0.get(id)? {
-            Entry::Known(record, _) => Some(record),
-            Entry::Forgotten(_) => None,
-        }
+        if let Entry::Known(record, _) = self.0.get(id)? { Some(record) } else { None }
     }
 
     /// Returns all records that are there, each with whether a transaction of the application wrote it.
     pub fn all(&self) -> Vec<(RecordId, Arc<Record>, bool)> {
-        let known = |(id, entry)| match entry {
-            Entry::Known(record, is_of_transaction) => Some((id, record, is_of_transaction)),
-            Entry::Forgotten(_) => None,
+        let known = |(id, entry)| {
+            if let Entry::Known(record, of_transaction) = entry { Some((id, record, of_transaction)) } else { None }
         };
         self.0.iter().filter_map(known).collect()
     }

@@ -1,11 +1,12 @@
 //! The promises of a store, and its reports other than records: its health, and the interrupted operations.
 
 use std::fmt::Debug;
-use std::future::{Future, ready};
+use std::future::{Future, pending, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
 
 use super::StoreError;
@@ -104,7 +105,9 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
 
     /// Returns the record of `id` if this process has it in memory: it is completed, and durable. An exclusive
     /// store returns `None`, as its [`load`](Self::load) asks no other process.
-    fn recall(&self, id: RecordId) -> Option<Record>;
+    fn recall(&self, _id: RecordId) -> Option<Record> {
+        None
+    }
 
     /// Returns the record of `id`. It may show what is not durable yet. So a caller may answer from it only if it
     /// looked at the slot, loaded the record, and found the slot still free afterwards.
@@ -129,7 +132,9 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
 
     /// Returns what the store has of `id` now, for operators: a shared store asks its database, whatever this process
     /// remembers.
-    fn inspect(&self, id: RecordId) -> impl Future<Output = Result<Option<ListedRecord>, StoreError>> + Send;
+    fn inspect(&self, id: RecordId) -> impl Future<Output = Result<Option<ListedRecord>, StoreError>> + Send {
+        async move { ListedRecord::of_load(id, self.load(id).await) }
+    }
 
     /// Returns the disputed outcome of the run of `id` with this fence, if it has one.
     fn disputed_outcome(
@@ -157,7 +162,9 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
 
     /// Returns a future that is ready when another process has changed the record of `id` since this call, as far as
     /// the store hears of it: it may miss a change. An exclusive store's future is never ready.
-    fn changed(&self, id: RecordId) -> BoxFuture<'static, ()>;
+    fn changed(&self, _id: RecordId) -> BoxFuture<'static, ()> {
+        pending().boxed()
+    }
 }
 
 /// The health of a store.

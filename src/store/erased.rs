@@ -31,63 +31,43 @@ impl AnyStore {
     }
 }
 
-/// Defines each method of [`Records`] once, for the object-safe trait, its implementation by every store, and
-/// `AnyStore`'s own implementation. The methods in the first braces return a value, those in the second a future, which
-/// is boxed. `name`, `health`, `gauges` and `close` are of [`Store`].
+/// Defines each method of [`Records`] and of [`Store`] once, for the object-safe trait, its implementation by every
+/// store, and `AnyStore`'s own implementation. The methods in the first braces of a trait return a value, those in the
+/// second a future, which is boxed.
 macro_rules! methods {
-    (
+    ($($of:ident
         { $($now:ident($($given:ident: $as:ty),*) -> $said:ty;)* }
         { $($later:ident($($name:ident: $type:ty),*) -> $answer:ty;)* }
-    ) => {
+    )*) => {
         trait ErasedStore: Debug + Send + Sync {
-            $(fn $now(&self, $($given: $as),*) -> $said;)*
-            $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer>;)*
-            fn name(&self) -> &'static str;
-            fn health(&self) -> Health;
-            fn gauges(&self) -> Gauges;
-            fn close(&self) -> Boxed<'_, ()>;
+            $($(fn $now(&self, $($given: $as),*) -> $said;)*)*
+            $($(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer>;)*)*
         }
 
         impl<St: Store> ErasedStore for St {
-            $(fn $now(&self, $($given: $as),*) -> $said {
-                Records::$now(self, $($given),*)
-            })*
-            $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer> {
-                Box::pin(Records::$later(self, $($name),*))
-            })*
-
-            fn name(&self) -> &'static str {
-                Store::name(self)
-            }
-
-            fn health(&self) -> Health {
-                Store::health(self)
-            }
-
-            fn gauges(&self) -> Gauges {
-                Store::gauges(self)
-            }
-
-            fn close(&self) -> Boxed<'_, ()> {
-                Box::pin(Store::close(self))
-            }
+            $($(fn $now(&self, $($given: $as),*) -> $said {
+                $of::$now(self, $($given),*)
+            })*)*
+            $($(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer> {
+                Box::pin($of::$later(self, $($name),*))
+            })*)*
         }
 
-        impl Records for AnyStore {
+        $(impl $of for AnyStore {
             $(fn $now(&self, $($given: $as),*) -> $said {
                 self.0.$now($($given),*)
             })*
             $(fn $later(&self, $($name: $type),*) -> impl Future<Output = Result<$answer, StoreError>> + Send {
                 self.0.$later($($name),*)
             })*
-        }
+        })*
     };
 }
 
 impl Sealed for AnyStore {}
 
 methods! {
-    {
+    Records {
         slots() -> &Arc<Slots>;
         is_exclusive() -> bool;
         recall(id: RecordId) -> Option<Record>;
@@ -103,22 +83,12 @@ methods! {
         sweep(limit: usize) -> usize;
         adopt(records: Vec<(RecordId, Record)>) -> Vec<Applied>;
     }
-}
-
-impl Store for AnyStore {
-    fn name(&self) -> &'static str {
-        self.0.name()
+    Store {
+        name() -> &'static str;
+        health() -> Health;
+        gauges() -> Gauges;
     }
-
-    fn health(&self) -> Health {
-        self.0.health()
-    }
-
-    fn gauges(&self) -> Gauges {
-        self.0.gauges()
-    }
-
-    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.0.close()
+    {
+        close() -> ();
     }
 }

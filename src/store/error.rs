@@ -65,6 +65,12 @@ impl StoreError {
         Self::Unavailable { reason: reason.into(), source: None }
     }
 
+    /// Returns the same, for an error of the store's backend.
+    #[cfg(feature = "embedded")]
+    pub(in crate::store) fn unavailable_by(reason: &str, source: impl Into<Source>) -> Self {
+        Self::Unavailable { reason: reason.to_owned(), source: Some(source.into()) }
+    }
+
     /// Returns an error that says that the transition may have been done, for a reason of the store's own.
     pub(crate) fn uncertain(reason: impl Into<String>) -> Self {
         Self::Uncertain { reason: reason.into(), source: None }

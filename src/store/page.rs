@@ -76,14 +76,11 @@ impl Page {
 /// The place in a list at which the next page begins. As a text it has only digits, letters and dots, and no secret:
 /// it may be a part of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor(Place);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Lists of interrupted operations and of disputed outcomes are ordered by time.
-    Time { since: Timestamp, began: Timestamp, id: RecordId },
-    /// All others are ordered by id.
-    Id(RecordId),
+pub struct Cursor {
+    /// `since` and `began`: lists of interrupted operations and of disputed outcomes are ordered by time. `None`: all
+    /// others are ordered by id.
+    times: Option<(Timestamp, Timestamp)>,
+    id: RecordId,
 }
 
 // For stores.
@@ -92,31 +89,31 @@ impl Cursor {
     /// Returns the place behind the record of this id.
     #[must_use]
     pub fn of_id(id: RecordId) -> Self {
-        Self(Place::Id(id))
+        Self { times: None, id }
     }
 
     /// Returns the place behind the record with these times.
     #[must_use]
     pub fn of_time(since: Timestamp, began: Timestamp, id: RecordId) -> Self {
-        Self(Place::Time { since, began, id })
+        Self { times: Some((since, began)), id }
     }
 
     /// Returns the id; `None` for the place in a list that is ordered by time.
     #[must_use]
     pub fn id(self) -> Option<RecordId> {
-        if let Place::Id(id) = self.0 { Some(id) } else { None }
+        self.times.is_none().then_some(self.id)
     }
 
     /// Returns the place in the order of an embedded store: by when the operation was interrupted.
     #[must_use]
     pub fn since(self) -> Option<(Timestamp, RecordId)> {
-        if let Place::Time { since, id, .. } = self.0 { Some((since, id)) } else { None }
+        self.times.map(|(since, _)| (since, self.id))
     }
 
     /// Returns the place in the order of a shared store: by when the operation began.
     #[must_use]
     pub fn began(self) -> Option<(Timestamp, RecordId)> {
-        if let Place::Time { began, id, .. } = self.0 { Some((began, id)) } else { None }
+        self.times.map(|(_, began)| (began, self.id))
     }
 }
 
@@ -128,9 +125,9 @@ pub struct CursorError;
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Place::Time { since, began, id } => write!(f, "t{}.{}.{id}", since.as_millis(), began.as_millis()),
-            Place::Id(id) => write!(f, "i{id}"),
+        match self.times {
+            Some((since, began)) => write!(f, "t{}.{}.{}", since.as_millis(), began.as_millis(), self.id),
+            None => write!(f, "i{}", self.id),
         }
     }
 }

@@ -1,11 +1,10 @@
 //! A store that fails on command.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::{Future, pending};
+use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -17,7 +16,6 @@ use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 use crate::store::StoreError;
 use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
-use crate::store::listed::ListedRecord;
 use crate::store::memory::{MemoryStore, MemoryStoreBuilder};
 use crate::store::page::{Cursor, List, Page};
 
@@ -95,8 +93,9 @@ impl TestStore {
     /// Creates an empty store with the settings of `builder`.
     #[doc(hidden)]
     #[must_use]
-    pub fn over(builder: MemoryStoreBuilder) -> Self {
-        Self { memory: builder.volatile_claims().build(), process: Arc::default() }
+    pub fn over(mut builder: MemoryStoreBuilder) -> Self {
+        builder.volatile_claims = true;
+        Self { memory: builder.build(), process: Arc::default() }
     }
 
     /// Makes the next call of this kind fail, so that nothing is done.
@@ -238,10 +237,6 @@ impl Records for TestStore {
         true
     }
 
-    fn recall(&self, _: RecordId) -> Option<Record> {
-        None
-    }
-
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         self.call(StoreCall::Load, move |store, _| now(store.memory.load(id)))
     }
@@ -272,16 +267,8 @@ impl Records for TestStore {
         self.memory.now()
     }
 
-    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
-        ListedRecord::of_load(id, self.load(id).await)
-    }
-
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         self.call(StoreCall::Sweep, move |store, _| now(store.memory.sweep(limit)))
-    }
-
-    fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
-        pending().boxed()
     }
 }
 

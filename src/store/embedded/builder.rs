@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::layout::storage_engine::StorageEngine;
-use super::open::Setup;
 use super::space::Limits;
 use super::store::EmbeddedStore;
 use crate::clock::{Clock, SystemClock};
@@ -15,28 +14,34 @@ use crate::store::OpenError;
 /// Sets up an [`EmbeddedStore`].
 #[derive(Debug, Clone)]
 #[must_use]
-#[allow(private_bounds, reason = "the engines are those of this crate")]
-pub struct EmbeddedStoreBuilder<E: StorageEngine>(pub(in crate::store) Setup<E>);
+pub struct EmbeddedStoreBuilder<E: StorageEngine> {
+    /// The engine's own settings.
+    pub(in crate::store) engine: E::Options,
+    pub(super) outcome_cache_bytes: u64,
+    pub(super) limits: Limits,
+    pub(super) clock: Arc<dyn Clock>,
+    /// `true` if a store is made when there is none.
+    pub(super) create: bool,
+    /// The step after which a loss is accepted.
+    pub(super) accept_loss_after: Option<u64>,
+    /// New fences are above this one.
+    pub(super) fences_above: Fence,
+}
 
 impl<E: StorageEngine> Default for EmbeddedStoreBuilder<E> {
     fn default() -> Self {
-        const MIB: u64 = 1024 * 1024;
-        let clock = Arc::new(SystemClock::default());
-        let limits = Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None };
-        let (create, accept_loss_after) = (true, None);
-        Self(Setup {
+        Self {
             engine: E::Options::default(),
-            outcome_cache_bytes: 16 * MIB,
-            limits,
-            clock,
-            create,
-            accept_loss_after,
+            outcome_cache_bytes: 16 * 1024 * 1024,
+            limits: Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None },
+            clock: Arc::new(SystemClock::default()),
+            create: true,
+            accept_loss_after: None,
             fences_above: Fence(0),
-        })
+        }
     }
 }
 
-#[allow(private_bounds, reason = "the engines are those of this crate")]
 impl<E: StorageEngine> EmbeddedStore<E> {
     /// Opens the store in `directory`, which is made with mode 0700 if it does not exist.
     ///
@@ -63,25 +68,24 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     }
 }
 
-#[allow(private_bounds, reason = "the engines are those of this crate")]
 impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     /// Sets the bytes of memory in which recent outcomes are kept, to be replayed without a read. Default: 16 MiB.
     pub fn outcome_cache_bytes(mut self, bytes: u64) -> Self {
-        self.0.outcome_cache_bytes = bytes;
+        self.outcome_cache_bytes = bytes;
         self
     }
 
     /// Sets how many records the store may hold before new keys are refused, so that the disk does not fill up. Runs
     /// under way whose claims leave no trace (`Rerun`) are not counted. Default: 10 million.
     pub fn max_records(mut self, records: u64) -> Self {
-        self.0.limits.max_records = records;
+        self.limits.max_records = records;
         self
     }
 
     /// Sets how many bytes of outcomes may be recorded before new keys are refused, so that the disk does not fill up.
     /// Runs under way still record theirs. Default: no limit; `min_free_space` protects the disk.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.0.limits.max_bytes = bytes;
+        self.limits.max_bytes = bytes;
         self
     }
 
@@ -91,7 +95,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     /// second; if the operating system does not say how much is free, nothing is refused. 0 means no limit. Default: a
     /// tenth of what the user may use of the disk, at most 1 GiB.
     pub fn min_free_space(mut self, bytes: u64) -> Self {
-        self.0.limits.min_free = Some(bytes);
+        self.limits.min_free = Some(bytes);
         self
     }
 
@@ -99,7 +103,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     /// runs again. With `false`, opening fails with [`OpenError::NotFound`], for
     /// example if a container was started without its volume. Default: `true`.
     pub fn create(mut self, create: bool) -> Self {
-        self.0.create = create;
+        self.create = create;
         self
     }
 
@@ -111,37 +115,20 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     /// The batch names one loss, so a later loss is refused again even if this setting stays. Default: no loss is
     /// accepted.
     pub fn accept_loss_after(mut self, batch: u64) -> Self {
-        self.0.accept_loss_after = Some(batch);
+        self.accept_loss_after = Some(batch);
         self
     }
 
     /// Lets all new fences be above this one, from this opening on. For a tool that moves records from another store.
     #[doc(hidden)]
     pub fn fences_above(mut self, fence: Fence) -> Self {
-        self.0.fences_above = fence;
+        self.fences_above = fence;
         self
     }
 
     /// Sets the clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.0.clock = Arc::new(clock);
+        self.clock = Arc::new(clock);
         self
-    }
-
-    /// Opens the store in `directory`. Blocks its thread.
-    ///
-    /// # Errors
-    /// As [`EmbeddedStore::open`].
-    pub fn open(self, directory: impl AsRef<Path>) -> Result<EmbeddedStore<E>, OpenError> {
-        self.0.open(directory.as_ref())
-    }
-
-    /// Opens the store in `directory`, and waits for at most `timeout` while another process, or another opening in
-    /// this one, has it open. So a new process may start while the last one is still closing. Blocks its thread.
-    ///
-    /// # Errors
-    /// As [`EmbeddedStore::open`]; [`OpenError::InUse`] only after `timeout`.
-    pub fn open_within(self, directory: impl AsRef<Path>, timeout: Duration) -> Result<EmbeddedStore<E>, OpenError> {
-        self.0.open_within(directory.as_ref(), timeout)
     }
 }

@@ -5,9 +5,8 @@ use std::sync::{Arc, atomic::Ordering};
 use std::thread;
 use std::time::Duration;
 
-use backon::{ConstantBuilder, Retryable as _};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::command::Command;
 use super::layout::storage_engine::StorageEngine;
@@ -35,49 +34,32 @@ pub(super) async fn close<E: StorageEngine>(
     }
     let engine = shared.engine.write().take();
     if let Some(engine) = engine {
-        drop_apart(Arc::clone(shared), engine, deadline).await?;
+        // It may wait for the disk as long as it takes, so it is released on a thread of its own.
+        let (done, dropped) = oneshot::channel();
+        let releasing = Arc::clone(shared);
+        let release = move || {
+            releasing.release_engine(engine);
+            let _ = done.send(());
+        };
+        let spawned = thread::Builder::new().name("idempotency-close".to_owned()).spawn(release);
+        spawned.map_err(|error| StoreError::unavailable_by("no thread can be started", error))?;
+        // The inner result is an error if the thread has panicked; then it holds nothing any more.
+        let _ = timeout_at(deadline, dropped).await.map_err(|_| stuck())?;
     }
-    wait_for_others(shared, deadline).await?;
+    // The engine's own threads may hold a handle a little longer, and the application holds a lent one for as long as
+    // it likes. Another call may have given the directory up, and another opening may have it.
+    while !shared.lock.is_given_up() && !E::is_closed(&shared.path) {
+        if Instant::now() >= deadline {
+            let held = "closed, but a handle of the database that was lent is still held; drop it";
+            return Err(StoreError::unavailable(held));
+        }
+        sleep(CLOSED_CHECK_DELAY).await;
+    }
     shared.lock.give_up();
     if shared.is_poisoned() {
         return Err(StoreError::uncertain("closed, though the database had failed"));
     }
     Ok(())
-}
-
-/// Releases the engine on a thread of its own, which may wait for the disk as long as it takes.
-async fn drop_apart<E: StorageEngine>(
-    shared: Arc<StoreState<E>>,
-    engine: E,
-    deadline: Instant,
-) -> Result<(), StoreError> {
-    let (done, dropped) = oneshot::channel();
-    let drop = move || {
-        shared.release_engine(engine);
-        let _ = done.send(());
-    };
-    let spawned = thread::Builder::new().name("idempotency-close".to_owned()).spawn(drop);
-    spawned.map_err(|error| StoreError::Unavailable {
-        reason: "no thread can be started".to_owned(),
-        source: Some(error.into()),
-    })?;
-    // The inner result is an error if the thread has panicked; then it holds nothing any more.
-    let _ = timeout_at(deadline, dropped).await.map_err(|_| stuck())?;
-    Ok(())
-}
-
-/// Waits until no other handle is held. The engine's own threads may hold one a little longer, and the application
-/// holds a lent one for as long as it likes.
-async fn wait_for_others<E: StorageEngine>(shared: &StoreState<E>, deadline: Instant) -> Result<(), StoreError> {
-    // Another call may have given the directory up, and another opening may have it.
-    let is_closed = || shared.lock.is_given_up() || E::is_closed(&shared.path);
-    let closed = || async { is_closed().then_some(()).ok_or(()) };
-    let pauses = ConstantBuilder::default().with_delay(CLOSED_CHECK_DELAY).without_max_times();
-    match timeout_at(deadline, closed.retry(pauses).sleep(tokio::time::sleep)).await {
-        Ok(Ok(())) => Ok(()),
-        // The time is over. The pauses never end by themselves.
-        _ => Err(StoreError::unavailable("closed, but a handle of the database that was lent is still held; drop it")),
-    }
 }
 
 /// The error if the writer, or the release of the engine, does not end in time.

@@ -27,11 +27,11 @@ pub(in crate::store) struct EffectLimits {
 #[derive(Debug)]
 pub(crate) struct Effect {
     limits: EffectLimits,
-    // The first error. It is kept, so that a closure that ignores it is still aborted.
+    /// The first error. It is kept, so that a closure that ignores it is still aborted.
     error: RefCell<Option<TransactionError>>,
-    // The bytes of keys and values so far.
+    /// The bytes of keys and values so far.
     written: Cell<usize>,
-    // `true` while the closure is inside a call to the database; a panic there is not the closure's.
+    /// `true` while the closure is inside a call to the database; a panic there is not the closure's.
     inside: Cell<bool>,
 }
 
@@ -93,26 +93,25 @@ impl Effect {
             quietly(move || drop(result));
             return Err(CommitError::Refused(error));
         }
-        let result = match result {
-            Ok(result) => result,
+        let refused = |error| Err(CommitError::Refused(error));
+        let written = effect.written.get();
+        match result {
+            Ok(Ok(outcome)) if written + outcome.len() <= limits.all => Ok((outcome, written)),
+            Ok(Ok(outcome)) => {
+                let bytes = written + outcome.len();
+                refused(TransactionError::TooLarge { what: "transaction", bytes, limit: limits.all })
+            }
+            Ok(Err(Abort::Because(reason))) => Err(CommitError::Aborted(reason)),
+            Ok(Err(Abort::Refused(error))) => refused(error),
             Err(thrown) => {
                 quietly(move || drop(thrown));
                 let is_ours = effect.inside.get();
-                let database = || CommitError::Refused(TransactionError::Database(PANICKED.to_owned()));
-                return Err(if is_ours { database() } else { CommitError::Panicked });
-            }
-        };
-        match result {
-            Ok(outcome) => {
-                let bytes = effect.written.get() + outcome.len();
-                if bytes > limits.all {
-                    let too_large = TransactionError::TooLarge { what: "transaction", bytes, limit: limits.all };
-                    return Err(CommitError::Refused(too_large));
+                if is_ours {
+                    refused(TransactionError::Database(PANICKED.to_owned()))
+                } else {
+                    Err(CommitError::Panicked)
                 }
-                Ok((outcome, effect.written.get()))
             }
-            Err(Abort::Because(reason)) => Err(CommitError::Aborted(reason)),
-            Err(Abort::Refused(error)) => Err(CommitError::Refused(error)),
         }
     }
 }

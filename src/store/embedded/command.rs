@@ -22,7 +22,7 @@ pub(super) struct Submitted {
     pub(super) id: RecordId,
     pub(super) transition: Transition,
     pub(super) reply: ReplyTo<Applied>,
-    // The time at which its requester stops waiting. Only a claim has a deadline.
+    /// The time at which its requester stops waiting. Only a claim has a deadline.
     deadline: Option<Instant>,
 }
 
@@ -42,6 +42,14 @@ impl Submitted {
     }
 }
 
+/// A sweep that was asked for. It is done slice by slice, in one batch after the other.
+pub(super) struct Asked {
+    /// The most records to delete, and how many were deleted so far, which is the answer.
+    pub(super) limit: usize,
+    pub(super) swept: usize,
+    pub(super) reply: ReplyTo<usize>,
+}
+
 /// A command to the writer.
 #[allow(clippy::large_enum_variant, reason = "nearly all are the largest")]
 pub(super) enum Command<E: StorageEngine> {
@@ -49,8 +57,8 @@ pub(super) enum Command<E: StorageEngine> {
     Apply(Submitted),
     /// Runs a transaction of the application, with or without the end of a run.
     Transact(Box<Transact<E::Transaction>>),
-    /// Deletes at most this many expired records, over several batches.
-    Sweep(usize, ReplyTo<usize>),
+    /// Deletes expired records, over several batches.
+    Sweep(Asked),
     /// Makes durable everything that was written to the engine, also past the store.
     Sync(ReplyTo<()>),
     /// Ends the thread, once all commands that were sent before are answered.
@@ -60,11 +68,9 @@ pub(super) enum Command<E: StorageEngine> {
 impl<E: StorageEngine> Command<E> {
     /// Returns the length of the outcome, by which a batch is bounded.
     pub(super) fn outcome_bytes(&self) -> usize {
-        match self {
-            Self::Apply(step) => step.transition.outcome().map_or(0, bytes::Bytes::len),
-            // A transaction is written in a step of its own. The others have no outcome.
-            _ => 0,
-        }
+        // A transaction is written in a step of its own. The others have no outcome.
+        let Self::Apply(step) = self else { return 0 };
+        step.transition.outcome().map_or(0, bytes::Bytes::len)
     }
 
     /// Returns how many of its bytes are written in one step with the other commands of its batch. A longer outcome is

@@ -31,9 +31,9 @@ const MAX_SKIPPED: u32 = 64;
 /// Decides whether a batch waits for more commands, and learns from the waits before.
 #[derive(Debug, Default)]
 pub(super) struct CommitDelay {
-    // The number of the next batches that do not wait.
+    /// The number of the next batches that do not wait.
     skips: u32,
-    // The number of batches that do not wait after the next wait in which no command comes.
+    /// The number of batches that do not wait after the next wait in which no command comes.
     next_skips: u32,
 }
 
@@ -59,7 +59,7 @@ impl CommitDelay {
 /// The load that a batch has taken so far.
 #[derive(Default)]
 pub(super) struct Load {
-    // The number of commands, the bytes of their outcomes, and the bytes that they write in one step.
+    /// The number of commands, the bytes of their outcomes, and the bytes that they write in one step.
     commands: usize,
     outcome_bytes: usize,
     step_bytes: usize,

@@ -17,7 +17,7 @@ use dashmap::DashMap;
 
 use super::layout::cleared::Cleared;
 use super::layout::storage_engine::{ReadError, StorageEngine, scan_from};
-use super::layout::totals::Entries;
+use super::layout::totals::Totals;
 use super::layout::{keys, listing};
 use crate::clock::Timestamp;
 use crate::codec::Stored;
@@ -59,35 +59,22 @@ pub(super) struct Listed {
     pub(super) numbers: u64,
     /// `true` if the entries are undamaged and complete.
     pub(super) is_whole: bool,
-    /// The records that the last step listed, if its totals are missing.
-    pub(super) late: Vec<LateRecord>,
-}
-
-/// A record that is listed by the last step, if that step was interrupted before its totals. They do not count the
-/// record, unless it was there before.
-#[derive(Debug)]
-pub(super) struct LateRecord {
-    pub(super) id: RecordId,
-    pub(super) fence: Fence,
-    /// `true` if the totals count the record, because it was there before, as a run that the step completed.
-    pub(super) is_counted: bool,
+    /// The records that are listed by the last step, if that step was interrupted before its totals.
+    pub(super) late: Vec<(RecordId, Fence)>,
+    /// The runs that the totals count. A late record that is among them was there before, as a run that the step
+    /// completed.
+    pub(super) claimed: HashSet<(RecordId, Fence), RandomState>,
 }
 
 impl KeyFilter {
-    /// Reads the listing entries of a store that holds `count` records. Every record is listed, as running or with its
-    /// expiry. `said` is what the totals say about the entries, and those before `cleared` are gone.
-    pub(super) fn load<E: StorageEngine>(
-        engine: &E,
-        cleared: Cleared,
-        count: u64,
-        said: &Entries,
-    ) -> Result<Listed, ReadError> {
-        let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MAX_RESERVED);
+    /// Reads the listing entries. Every record is listed, as running or with its expiry. `said` is what the totals say
+    /// about the records and the entries, and the entries before `cleared` are gone.
+    pub(super) fn load<E: StorageEngine>(engine: &E, cleared: Cleared, said: &Totals) -> Result<Listed, ReadError> {
+        let capacity = usize::try_from(said.count).unwrap_or(usize::MAX).min(MAX_RESERVED);
         let key_filter = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
         // `items` and `counted` are compared with the totals; `sum` has all entries, as the next totals will.
         let (mut items, mut sum, mut counted, mut damaged) = (0, 0_u64, 0_u64, false);
-        // `later`: the records in entries that the totals do not count. `claimed`: the runs in those that they do.
-        let (mut later, mut claimed) = (Vec::new(), HashSet::with_hasher(RandomState::new()));
+        let (mut late, mut claimed) = (Vec::new(), HashSet::default());
         for entry in cleared.firsts().into_iter().flat_map(|from| scan_from(engine, from)) {
             let (key, value) = match entry {
                 Err(ReadError::Corrupt(_)) => {
@@ -104,7 +91,7 @@ impl KeyFilter {
                 counted = counted.wrapping_add(number);
             }
             match listing::read(key, value) {
-                Some(records) if number >= said.below => later.extend(records),
+                Some(records) if number >= said.below => late.extend(records),
                 Some(records) => {
                     if key.starts_with(keys::RUNNING) {
                         claimed.extend(records.iter().copied());
@@ -116,13 +103,9 @@ impl KeyFilter {
             }
         }
         // Outdated items stay in entries, so there may be more items than records.
-        let is_whole = !damaged && items >= count && said.sum == counted;
-        let late = |(id, fence)| {
-            key_filter.insert(&id);
-            LateRecord { id, fence, is_counted: claimed.contains(&(id, fence)) }
-        };
-        let late = later.into_iter().map(late).collect();
-        Ok(Listed { key_filter, numbers: sum, is_whole, late })
+        let is_whole = !damaged && items >= said.count && said.numbers == counted;
+        late.iter().for_each(|(id, _)| key_filter.insert(id));
+        Ok(Listed { key_filter, numbers: sum, is_whole, late, claimed })
     }
 
     /// Forgets all records, while a store is opened.
@@ -213,9 +196,9 @@ fn tag(id: &RecordId) -> u32 {
 /// store was open.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    // Each run's record, and the number of the entry that lists it.
+    /// Each run's record, and the number of the entry that lists it.
     live: HashMap<RecordId, (Record<Stored>, u64), RandomState>,
-    // The number of runs of each entry that have not ended.
+    /// The number of runs of each entry that have not ended.
     left: HashMap<u64, usize, RandomState>,
 }
 

@@ -38,6 +38,8 @@
 //! - `repair.rs`: writes the entries that list the records anew, if they are damaged.
 //! - `close.rs`: ends the writer, and releases the engine and the lock.
 
+#![allow(private_bounds, reason = "the engines are those of this crate")]
+
 mod batches;
 mod builder;
 mod close;

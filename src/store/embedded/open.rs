@@ -14,23 +14,24 @@ use tokio::sync::Semaphore;
 
 use super::batches::batch::Batch;
 use super::batches::records::outcome_bytes;
-use super::files::checkpoint::{self, Checked, Found};
+use super::builder::EmbeddedStoreBuilder;
+use super::files::checkpoint::{self, Checked, Found, Known};
 use super::files::checkpointer::Checkpointer;
 use super::files::directory::{self, Lock, broken, io_error};
-use super::key_filter::{KeyFilter, LateRecord};
+use super::key_filter::KeyFilter;
 use super::layout::cleared::Cleared;
-use super::layout::storage_engine::{Damage, ReadError, StorageEngine, scan_from};
+use super::layout::storage_engine::{ReadError, StorageEngine, scan_from};
 use super::layout::totals::{Checkpoint, Totals};
 use super::layout::{keys, listing};
 use super::measured::Measured;
 use super::queue::queue;
 use super::read;
 use super::repair::repair;
-use super::space::{Limits, Space};
+use super::space::Space;
 use super::state::{BOOT_SHIFT, MAX_BOOT, READERS, StoreState, release_apart};
 use super::store::EmbeddedStore;
 use super::{watchdog, writer};
-use crate::clock::{Clock, Timeline};
+use crate::clock::Timeline;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::cache::Cache;
@@ -46,40 +47,14 @@ const MAX_LOST_BOOTS: u64 = 1 << 12;
 /// The interval at which an opening checks whether another process has closed a directory.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The settings of a store.
-#[derive(Debug, Clone)]
-pub(crate) struct Setup<E: StorageEngine> {
-    /// The engine's own settings.
-    pub(crate) engine: E::Options,
-    pub(crate) outcome_cache_bytes: u64,
-    pub(crate) limits: Limits,
-    pub(crate) clock: Arc<dyn Clock>,
-    /// `true` if a store is made when there is none.
-    pub(crate) create: bool,
-    /// The step after which a loss is accepted.
-    pub(crate) accept_loss_after: Option<u64>,
-    /// New fences are above this one.
-    pub(crate) fences_above: Fence,
-}
-
-/// The facts about a directory that are known before its engine is opened.
-#[derive(Debug)]
-struct Known {
-    /// `true` if the lock file says that an opening was complete.
-    is_complete: bool,
-    /// `true` if something may have been recorded.
-    was_used: bool,
-    /// The content of the checkpoint file, which says up to which step everything was durable.
-    checkpoint: Found,
-    /// What is wrong with the engine's files.
-    damage: Option<Damage>,
-}
-
-impl<E: StorageEngine> Setup<E> {
-    /// Opens the store in `path`.
-    pub(crate) fn open(self, path: &Path) -> Result<EmbeddedStore<E>, OpenError> {
+impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
+    /// Opens the store in `directory`. Blocks its thread.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`].
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<EmbeddedStore<E>, OpenError> {
         watchdog::maintaining::<E, _>(|| {
-            let shared = Arc::new(self.prepare(path)?);
+            let shared = Arc::new(self.prepare(directory.as_ref())?);
             let (sender, commands) = queue();
             let (watched, lock) = (Arc::downgrade(&shared), shared.lock.clone());
             let (writing, path) = (Arc::clone(&shared), shared.path.clone());
@@ -96,12 +71,15 @@ impl<E: StorageEngine> Setup<E> {
         })
     }
 
-    /// Opens the store in `path`, and waits for at most `timeout` while another process, or another opening, has it
-    /// open.
-    pub(crate) fn open_within(self, path: &Path, timeout: Duration) -> Result<EmbeddedStore<E>, OpenError> {
+    /// Opens the store in `directory`, and waits for at most `timeout` while another process, or another opening in
+    /// this one, has it open. So a new process may start while the last one is still closing. Blocks its thread.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`]; [`OpenError::InUse`] only after `timeout`.
+    pub fn open_within(self, directory: impl AsRef<Path>, timeout: Duration) -> Result<EmbeddedStore<E>, OpenError> {
         let began = Instant::now();
         loop {
-            match self.clone().open(path) {
+            match self.clone().open(&directory) {
                 Err(OpenError::InUse { .. }) if began.elapsed() < timeout => thread::sleep(LOOK_EVERY),
                 opened => return opened,
             }
@@ -130,11 +108,13 @@ impl<E: StorageEngine> Setup<E> {
         if !was_used && !self.create {
             return Err(OpenError::NotFound { path: path.into() });
         }
+        let accepted = self.accept_loss_after;
+        let mut known = Known { path, is_complete, was_used, checkpoint, accepted, damage: None };
         let open = || {
             guarded(path, || {
                 let damage = E::examine(path, was_used)?;
                 // A damaged file is refused before an engine can change it.
-                checkpoint::check_damage(path, checkpoint, was_used, self.accept_loss_after, damage.as_ref())?;
+                known.check_damage(damage.as_ref())?;
                 let engine = E::open(&self.engine, path, damage.as_ref())?;
                 Ok((engine, damage))
             })
@@ -147,9 +127,10 @@ impl<E: StorageEngine> Setup<E> {
             }
             opened => opened?,
         };
+        known.damage = damage;
         let start = |engine: &E| {
             directory::sync(path)?;
-            self.start(path, engine, &lock, Known { is_complete, was_used, checkpoint, damage })
+            self.start(engine, &lock, &known)
         };
         // The engine stays open through a failure or a panic of `start`, so that it is released under a time limit.
         let kept = engine.clone();
@@ -163,8 +144,9 @@ impl<E: StorageEngine> Setup<E> {
     }
 
     /// Takes a new boot number and marks the last process's runs as interrupted, durably.
-    fn start(self, path: &Path, engine: &E, lock: &Lock, known: Known) -> Result<StoreState<E>, OpenError> {
-        let (shared, is_whole, checkpoint) = self.read(path, engine.clone(), lock, &known)?;
+    fn start(self, engine: &E, lock: &Lock, known: &Known<'_>) -> Result<StoreState<E>, OpenError> {
+        let path = known.path;
+        let (shared, is_whole, checkpoint) = self.read(engine.clone(), lock, known)?;
         let failed = |reason: String| broken(path, &reason);
         let mut batch = Batch::new(&shared, engine);
         batch.write(keys::FORMAT, vec![FORMAT]);
@@ -188,7 +170,7 @@ impl<E: StorageEngine> Setup<E> {
         }
         // Each call makes one batch, so that no batch is long. It returns `false` once no run is left.
         while interrupt_runs(&shared, engine).map_err(failed)? {}
-        let (boot, records) = (shared.boot, shared.count.load(Ordering::Relaxed));
+        let (boot, records) = (shared.boot, shared.totals.lock().count);
         tracing::info!(target: "tower_idempotency", path = %path.display(), boot, records, "the store is open");
         shared.limits.warn(path);
         Ok(shared)
@@ -196,13 +178,8 @@ impl<E: StorageEngine> Setup<E> {
 
     /// Reads the state of the store from the engine, and compares it with the checkpoint. Returns also whether the
     /// listing entries are whole.
-    fn read(
-        self,
-        path: &Path,
-        engine: E,
-        lock: &Lock,
-        &Known { was_used, checkpoint, ref damage, .. }: &Known,
-    ) -> Result<(StoreState<E>, bool, Checked), OpenError> {
+    fn read(self, engine: E, lock: &Lock, known: &Known<'_>) -> Result<(StoreState<E>, bool, Checked), OpenError> {
+        let path = known.path;
         let unreadable = |error: ReadError| match error {
             ReadError::Exhausted(error) => io_error("reading the database in", path)(error),
             error => broken(path, &error.to_string()),
@@ -213,14 +190,22 @@ impl<E: StorageEngine> Setup<E> {
         };
 
         let format = meta(keys::FORMAT)?;
-        if format.is_none() && was_used {
-            return Err(broken(path, "it is empty, though it was in use"));
-        }
-        check_format(path, format.as_deref())?;
-        let last = required_value(path, format.is_some(), meta(keys::BOOT)?, number)?.unwrap_or(0);
-        let totals = required_value(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
+        let (last, mut totals) = match format.as_deref() {
+            None if known.was_used => return Err(broken(path, "it is empty, though it was in use")),
+            // It is new. The first step has all three, or there is none.
+            None => (0, Totals::default()),
+            Some([FORMAT]) => {
+                // If one cannot be read, no value is guessed for it: fences would repeat, and time would go back.
+                let last = meta(keys::BOOT)?.and_then(|boot| Some(u64::from_be_bytes(boot.try_into().ok()?)));
+                let totals = meta(keys::TOTALS)?.and_then(|totals| Totals::decode(&totals));
+                last.zip(totals).ok_or_else(|| broken(path, "its boot number, count or time is damaged"))?
+            }
+            // A later release wrote it.
+            Some([format]) => return Err(OpenError::Format { path: path.into(), format: *format, known: FORMAT }),
+            Some(_) => return Err(broken(path, "its format's number makes no sense")),
+        };
         let there @ Checkpoint { time: seen, .. } = totals.checkpoint();
-        let checked = checkpoint::check(path, checkpoint, there, was_used, self.accept_loss_after, damage.as_ref())?;
+        let checked = known.check(there)?;
         let boot = last.saturating_add(if checked == Checked::Accepted { MAX_LOST_BOOTS } else { 1 });
         // The fences of the boot that has this one are above it, because they begin after it.
         let boot = boot.max(self.fences_above.0 >> BOOT_SHIFT);
@@ -229,12 +214,18 @@ impl<E: StorageEngine> Setup<E> {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
         let cleared = Cleared::read(&engine).map_err(unreadable)?;
-        let listed = KeyFilter::load(&engine, cleared, totals.count, &totals.entries).map_err(unreadable)?;
-        // Only records of the last step, if it was interrupted before it wrote its totals.
-        let (late, late_bytes) = count_late(&engine, &listed.late);
+        let listed = KeyFilter::load(&engine, cleared, &totals).map_err(unreadable)?;
+        for (id, fence) in listed.late {
+            // A record that cannot be read is found when a request asks for it.
+            let written = read::head(&engine, id).ok().flatten().filter(|record| record.fence == fence);
+            if written.is_some() && !listed.claimed.contains(&(id, fence)) {
+                totals.count += 1;
+            }
+            totals.bytes = totals.bytes.saturating_add_signed(outcome_bytes(written.as_ref()));
+        }
         // If some entries are lost, every step writes a sum that does not fit the rest, until the repair has listed all
         // records: if the repair is interrupted, the next opening finds that out.
-        let numbers = listed.numbers.wrapping_add(u64::from(!listed.is_whole));
+        totals.numbers = listed.numbers.wrapping_add(u64::from(!listed.is_whole));
         let shared = StoreState {
             path: path.into(),
             slots: Arc::default(),
@@ -244,12 +235,9 @@ impl<E: StorageEngine> Setup<E> {
             runs: Mutex::default(),
             time: Timeline::start(self.clock, seen),
             limits: self.limits,
-            count: AtomicU64::new(totals.count + late),
-            bytes: AtomicU64::new(totals.bytes.saturating_add(late_bytes)),
-            numbers: AtomicU64::new(numbers),
+            totals: Mutex::new(totals),
             boot,
             next_fence: AtomicU64::new(first),
-            step: AtomicU64::new(there.step),
             swept_until: AtomicU64::new(cleared.before.as_millis()),
             cleared,
             removed: AtomicU64::new(0),
@@ -317,47 +305,6 @@ fn interrupt_listed<E: StorageEngine>(
         batch.refuse_damaged(id, fence, &error);
     }
     Ok(())
-}
-
-/// Refuses the formats of later releases. A new store has no format yet.
-fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
-    match format {
-        None | Some([FORMAT]) => Ok(()),
-        Some([format]) => Err(OpenError::Format { path: path.into(), format: *format, known: FORMAT }),
-        Some(_) => Err(broken(path, "its format's number makes no sense")),
-    }
-}
-
-/// Reads a value about the store as a whole. It is there from the first opening on. If it cannot be read, no value is
-/// guessed for it: fences would repeat, and time would go back.
-fn required_value<T>(
-    path: &Path,
-    opened_before: bool,
-    value: Option<Vec<u8>>,
-    read: impl FnOnce(&[u8]) -> Option<T>,
-) -> Result<Option<T>, OpenError> {
-    if value.is_none() && !opened_before {
-        return Ok(None);
-    }
-    let read = value.as_deref().and_then(read);
-    read.map(Some).ok_or_else(|| broken(path, "its boot number, count or time is damaged"))
-}
-
-/// Reads a boot number, which is stored as 8 big-endian bytes.
-fn number(bytes: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(bytes.try_into().ok()?))
-}
-
-/// Returns how many records the last step wrote that its totals do not count, because it was interrupted before them,
-/// and the bytes of their outcomes.
-fn count_late<E: StorageEngine>(engine: &E, late: &[LateRecord]) -> (u64, u64) {
-    // A record that cannot be read is found when a request asks for it.
-    let written =
-        |late: &&LateRecord| read::head(engine, late.id).ok().flatten().filter(|record| record.fence == late.fence);
-    let written: Vec<_> = late.iter().filter_map(|late| Some((late, written(&late)?))).collect();
-    let count = written.iter().filter(|(late, _)| !late.is_counted).count();
-    let bytes = written.iter().map(|(_, record)| outcome_bytes(Some(record))).sum::<i64>();
-    (count as u64, u64::try_from(bytes).unwrap_or(0))
 }
 
 /// Calls `open`. An engine may panic on some damaged files, and if the last write fails when its handles are released.

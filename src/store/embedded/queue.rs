@@ -4,7 +4,6 @@
 //! channel wakes its receiver for each item; on two cores, waking took longer than the wait was meant to be.)
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +16,7 @@ pub(super) struct Sender<T>(Arc<Queue<T>>);
 /// Takes items out. When it is dropped, the queue is closed, and the items in it are dropped.
 pub(super) struct Receiver<T> {
     queue: Arc<Queue<T>>,
-    // Items that were taken out of the shared state but not returned by `take` yet.
+    /// Items that were taken out of the shared state but not returned by `take` yet.
     taken: VecDeque<T>,
 }
 
@@ -27,15 +26,15 @@ pub(super) struct Closed;
 
 struct Queue<T> {
     state: Mutex<Items<T>>,
-    // Signals that `wanted` items are there, or that the queue is closed.
+    /// Signals that `wanted` items are there, or that the queue is closed.
     enough: Condvar,
-    // The number of items that were put in and not taken out yet.
+    /// The number of items that were put in and not taken out yet.
     waiting: AtomicUsize,
 }
 
 struct Items<T> {
     items: VecDeque<T>,
-    // The number of items that the receiver waits for; 0 if it does not wait.
+    /// The number of items that the receiver waits for; 0 if it does not wait.
     wanted: usize,
     is_closed: bool,
 }
@@ -81,12 +80,6 @@ impl<T> Sender<T> {
     /// Returns how many items were put in and not taken out yet.
     pub(super) fn waiting(&self) -> usize {
         self.0.waiting.load(Ordering::Relaxed)
-    }
-}
-
-impl<T> fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sender")
     }
 }
 

@@ -9,7 +9,7 @@
 use std::future::{Future, ready};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::future::Either;
 
 use super::layout::keys;
@@ -17,7 +17,7 @@ use super::layout::storage_engine::{ReadError, StorageEngine, scan};
 use super::state::StoreState;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
-use crate::record::{Fence, Record};
+use crate::record::Record;
 use crate::store::StoreError;
 
 /// Returns the live record of `id`, from memory or from disk.
@@ -89,28 +89,25 @@ pub(super) fn head<E: StorageEngine>(engine: &E, id: RecordId) -> Result<Option<
     codec::decode(&id, bytes.as_ref()).map(Some).map_err(|error| ReadError::Corrupt(error.to_string()))
 }
 
-/// Returns the record with its outcome.
+/// Returns the record with its outcome, which is put together from its chunks and checked by their digest.
 pub(super) fn whole<E: StorageEngine>(engine: &E, id: RecordId, record: &Record<Stored>) -> Result<Record, ReadError> {
-    record.form(|outcome| fetch(engine, id, record.fence, outcome))
-}
-
-/// Returns the bytes of an outcome, put together from its chunks and checked by their digest.
-fn fetch<E: StorageEngine>(engine: &E, id: RecordId, fence: Fence, outcome: &Stored) -> Result<Bytes, ReadError> {
-    let (length, digest) = match outcome {
-        Stored::Inline(bytes) => return Ok(bytes.clone()),
-        Stored::Chunked { length, digest } => (*length, *digest),
-    };
-    let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
-    // The chunks are stored side by side, so that looking for the first one finds most of them.
-    let mut chunks = scan(engine, &keys::chunks_of(&id, fence));
-    for expected in keys::chunks(id, fence, length) {
-        match chunks.next().transpose()? {
-            Some((key, chunk)) if *key.as_ref() == expected => bytes.extend_from_slice(chunk.as_ref()),
-            _ => return Err(ReadError::Corrupt("a part of the outcome is missing".to_owned())),
+    record.form(|outcome| {
+        let (length, digest) = match outcome {
+            Stored::Inline(bytes) => return Ok(bytes.clone()),
+            Stored::Chunked { length, digest } => (*length, *digest),
+        };
+        let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
+        // The chunks are stored side by side, so that looking for the first one finds most of them.
+        let mut chunks = scan(engine, &keys::chunks_of(&id, record.fence));
+        for expected in keys::chunks(id, record.fence, length) {
+            match chunks.next().transpose()? {
+                Some((key, chunk)) if *key.as_ref() == expected => bytes.extend_from_slice(chunk.as_ref()),
+                _ => return Err(ReadError::Corrupt("a part of the outcome is missing".to_owned())),
+            }
         }
-    }
-    if bytes.len() as u64 != length || codec::digest(&bytes) != digest {
-        return Err(ReadError::Corrupt("the outcome's digest does not fit its bytes".to_owned()));
-    }
-    Ok(bytes.freeze())
+        if bytes.len() as u64 != length || codec::digest(&bytes) != digest {
+            return Err(ReadError::Corrupt("the outcome's digest does not fit its bytes".to_owned()));
+        }
+        Ok(bytes.freeze())
+    })
 }

@@ -1,7 +1,5 @@
 //! Writes the entries that list the records anew, from the records themselves, if some are damaged or lost.
 
-use std::sync::atomic::Ordering;
-
 use super::batches::batch::Batch;
 use super::batches::records::outcome_bytes;
 use super::layout::keys;
@@ -31,9 +29,9 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
         shared.key_filter.insert(&id);
         ids.push(id);
     }
-    shared.count.store(ids.len() as u64, Ordering::Relaxed);
+    shared.totals.lock().count = ids.len() as u64;
     // `list_again` adds the bytes of each outcome again.
-    shared.bytes.store(0, Ordering::Relaxed);
+    shared.totals.lock().bytes = 0;
     for slice in ids.chunks(PER_BATCH) {
         let mut batch = Batch::new(shared, engine);
         for id in slice {
@@ -54,16 +52,18 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
     }
     let numbers = entries().map_while(Result::ok).map(|(key, _)| keys::number_of(key.as_ref()));
     let sum = numbers.fold(0, u64::wrapping_add);
-    shared.numbers.store(sum, Ordering::Relaxed);
-    // The totals are written, which have the sum.
-    Batch::new(shared, engine).commit_totals()
+    shared.totals.lock().numbers = sum;
+    // The totals are written alone, which have the sum.
+    let mut batch = Batch::new(shared, engine);
+    batch.step.has_writes = true;
+    batch.commit()
 }
 
 /// Lists a record, past its expiry or not. A run is listed as interrupted.
 fn list_again<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
     match batch.current(id) {
         Ok(Some(record)) => {
-            batch.sums.bytes += outcome_bytes(Some(&record));
+            batch.totals.bytes = batch.totals.bytes.saturating_add_signed(outcome_bytes(Some(&record)));
             match record.expires {
                 Some(expires) => drop(batch.list_expiry(id, record.fence, expires)),
                 None => batch.interrupt_run(id)?,

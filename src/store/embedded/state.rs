@@ -17,6 +17,7 @@ use super::files::directory::Lock;
 use super::key_filter::{KeyFilter, Runs};
 use super::layout::cleared::Cleared;
 use super::layout::storage_engine::{ReadError, StorageEngine, Volume};
+use super::layout::totals::Totals;
 use super::measured::Measured;
 use super::space::{Limits, Space};
 use crate::clock::{Timeline, Timestamp};
@@ -24,7 +25,7 @@ use crate::key::RecordId;
 use crate::record::Fence;
 use crate::slots::{Slots, once_a_minute};
 use crate::store::cache::Cache;
-use crate::store::{Gauges, Health, StoreError};
+use crate::store::{Health, StoreError};
 
 /// The reason that a store gives if its engine has panicked.
 pub(crate) const PANICKED: &str = "the database panicked";
@@ -58,19 +59,13 @@ pub(super) struct StoreState<E: StorageEngine> {
     pub(super) runs: Mutex<Runs>,
     pub(super) time: Timeline,
     pub(super) limits: Limits,
-    /// The number of records, expired ones included. The writer sets it, `bytes`, `numbers` and `step` once a batch is
+    /// The totals of the last durable step. They count expired records, too. The writer sets them once a batch is
     /// durable.
-    pub(super) count: AtomicU64,
-    /// The bytes of all outcomes.
-    pub(super) bytes: AtomicU64,
-    /// The sum of the numbers of all listing entries.
-    pub(super) numbers: AtomicU64,
+    pub(super) totals: Mutex<Totals>,
     /// The number of this opening, which is the upper part of all its fences.
     pub(super) boot: u64,
     /// The next fence, or the next number of a listing entry: both are taken from here.
     pub(super) next_fence: AtomicU64,
-    /// The number of the last durable step.
-    pub(super) step: AtomicU64,
     /// The time before which no entry lists records that expire, in milliseconds. An engine may take long to pass over
     /// many keys that were removed, so a sweep begins here.
     pub(super) swept_until: AtomicU64,
@@ -100,7 +95,7 @@ pub(super) struct StoreState<E: StorageEngine> {
 /// Shows no record: outcomes are what clients were answered, and an engine would read its whole file.
 impl<E: StorageEngine> fmt::Debug for StoreState<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let records = self.count.load(Ordering::Relaxed);
+        let records = self.totals.lock().count;
         f.debug_struct("StoreState")
             .field("path", &self.path)
             .field("records", &records)
@@ -152,12 +147,11 @@ impl<E: StorageEngine> StoreState<E> {
             ReadError::Exhausted(error) => {
                 let lines = &self.slots.telemetry.lines;
                 once_a_minute!(lines.of("exhausted"), error, %error, "a record was not read; the store goes on");
-                let reason = "the process has no file or memory left for a read".to_owned();
-                StoreError::Unavailable { reason, source: Some(error.into()) }
+                StoreError::unavailable_by("the process has no file or memory left for a read", error)
             }
             ReadError::Failed(error) => {
                 self.poison(format!("reading failed: {error}"));
-                StoreError::Unavailable { reason: "reading failed".to_owned(), source: Some(error) }
+                StoreError::unavailable_by("reading failed", error)
             }
         }
     }
@@ -216,15 +210,14 @@ impl<E: StorageEngine> StoreState<E> {
         self.next_fence.load(Ordering::Relaxed)
     }
 
-    /// Returns an error if there is no room for one more record, when the commands before have added `records` records
-    /// and `bytes` bytes of outcomes.
-    pub(super) fn check_room(&self, records: i64, bytes: i64) -> Result<(), StoreError> {
+    /// Returns an error if there is no room for one more record, when there are so many already.
+    pub(super) fn check_room(&self, totals: &Totals) -> Result<(), StoreError> {
         let Limits { max_records, max_bytes, .. } = self.limits;
         let full = |limit| Err(StoreError::Full { limit });
-        if self.count.load(Ordering::Relaxed).saturating_add_signed(records) >= max_records {
+        if totals.count >= max_records {
             return full("max_records");
         }
-        if self.bytes.load(Ordering::Relaxed).saturating_add_signed(bytes) >= max_bytes {
+        if totals.bytes >= max_bytes {
             return full("max_bytes");
         }
         self.check_space()
@@ -278,14 +271,13 @@ impl<E: StorageEngine> StoreState<E> {
         if self.closed.load(Ordering::SeqCst) {
             return Health::Closed;
         }
-        match (health_at(self.batch_age()), self.check_room(0, 0)) {
-            (Health::Good, Err(StoreError::Full { limit })) => Health::Full { limit },
-            (health, _) => health,
+        match (self.batch_age(), self.check_room(&self.totals.lock())) {
+            (Some(since), _) if since >= SLOW => Health::Slow { since },
+            (_, Err(StoreError::Full { limit })) => Health::Full { limit },
+            _ => Health::Good,
         }
     }
-}
 
-impl<E: StorageEngine> StoreState<E> {
     /// Notes what the engine has written, and logs it once a minute.
     pub(super) fn note_volume(&self, volume: Volume) {
         if let Some(Volume { written, merged }) = self.measured.note_volume(volume, Instant::now()) {
@@ -294,17 +286,6 @@ impl<E: StorageEngine> StoreState<E> {
                 target: "tower_idempotency", %path, written_bytes = written, merged_bytes = merged,
                 "what the store wrote since the last such line"
             );
-        }
-    }
-
-    /// Returns the numbers of the store, of whose commands `waiting` wait.
-    pub(super) fn gauges(&self, waiting: usize) -> Gauges {
-        Gauges {
-            records: Some(self.count.load(Ordering::Relaxed)),
-            bytes: Some(self.bytes.load(Ordering::Relaxed)),
-            free_bytes: self.space.free(),
-            queue: Some(waiting as u64),
-            ..self.measured.gauges(self.time.now())
         }
     }
 }
@@ -335,14 +316,5 @@ pub(super) fn release_apart<E: StorageEngine>(engine: E) {
     if thread::Builder::new().name("idempotency-release".to_owned()).spawn(release).is_ok() {
         // An error: it has been released, or the time is over.
         let _ = released.recv_timeout(E::RELEASE_TIMEOUT);
-    }
-}
-
-/// Returns the health of a store whose batch under way has taken this long.
-pub(super) fn health_at(batch_age: Option<Duration>) -> Health {
-    match batch_age {
-        Some(since) if since >= SLOW => Health::Slow { since },
-        // There is no batch, or it is not slow yet.
-        _ => Health::Good,
     }
 }

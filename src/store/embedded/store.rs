@@ -1,29 +1,26 @@
 //! The handle of an embedded store, which applications and the rest of the crate call.
 
 use std::fmt;
-use std::future::{Future, pending, ready};
+use std::future::{Future, ready};
 #[cfg(feature = "fjall")]
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Either};
+use futures_util::future::Either;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::command::{Command, ReplyTo, Submitted};
+use super::command::{Asked, Command, ReplyTo, Submitted};
 use super::layout::storage_engine::StorageEngine;
 use super::queue::Sender;
 use super::state::StoreState;
 use super::transact::{Purpose, Transact};
-use super::{close, read, scan};
+use super::{close, read};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Fence, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
-use crate::store::listed::ListedRecord;
 use crate::store::page::{Cursor, List, Page};
 use crate::store::{CommitError, StoreError};
 use crate::timeouts::STORE_ANSWER_TIMEOUT;
@@ -38,7 +35,6 @@ use crate::timeouts::STORE_ANSWER_TIMEOUT;
 /// came in meanwhile (group commit). While few commands have come and other runs are under way, it waits for theirs for
 /// up to some 0.2 ms more. If a write, sync or read fails, or a write does not return within a minute, the store is
 /// [poisoned](Health::Poisoned): it answers only what memory can, and the process must be restarted.
-#[allow(private_bounds, reason = "the engines are those of this crate")]
 pub struct EmbeddedStore<E: StorageEngine>(Arc<Inner<E>>);
 
 /// The state that the clones share. When the last one is dropped, so is `writer`, and the writer's thread ends.
@@ -59,13 +55,12 @@ impl<E: StorageEngine> fmt::Debug for EmbeddedStore<E> {
     }
 }
 
-#[allow(private_bounds, reason = "the engines are those of this crate")]
 impl<E: StorageEngine> EmbeddedStore<E> {
     /// Returns the number of records. Expired records that are not swept yet count; runs whose claims leave no trace
     /// (`Rerun`) do not.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.0.shared.count.load(Ordering::Relaxed)
+        self.0.shared.totals.lock().count
     }
 
     /// Returns whether the store holds no record.
@@ -141,15 +136,13 @@ impl<E: StorageEngine> EmbeddedStore<E> {
             // It may be the effect of a run that has begun, so a slow disk is no reason to refuse it.
             Purpose::Own(_) => shared.check_queue(self.0.writer.waiting()),
         };
-        let (answer, error) = match checked {
-            Ok(()) => match self.0.writer.send(Command::Transact(Box::new(transact))) {
-                Err(Command::Transact(transact)) => (transact.answer, closed()),
-                // It was sent, and the writer answers it.
-                _ => return,
-            },
-            Err(error) => (transact.answer, error),
-        };
-        answer(Err(CommitError::Store(error)));
+        if let Err(error) = checked {
+            return (transact.answer)(Err(CommitError::Store(error)));
+        }
+        // If it was sent, the writer answers it.
+        if let Err(Command::Transact(transact)) = self.0.writer.send(Command::Transact(Box::new(transact))) {
+            (transact.answer)(Err(CommitError::Store(closed())));
+        }
     }
 
     /// Sends a command to the writer, now.
@@ -177,7 +170,7 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     fn claimed(&self, current: Option<Record>, claim: Claim) -> Result<Applied, StoreError> {
         let shared = &self.0.shared;
         if current.is_none() {
-            shared.check_room(0, 0)?;
+            shared.check_room(&shared.totals.lock())?;
         }
         match record::next(Current::from(current.as_ref()), Transition::Claim(claim)) {
             (Change::Put(draft), reply) => {
@@ -234,10 +227,6 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
         true
     }
 
-    fn recall(&self, _: RecordId) -> Option<Record> {
-        None
-    }
-
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         read::load(&self.0.shared, id)
     }
@@ -263,25 +252,17 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
     }
 
     async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
-        scan::list(&self.0.shared, list, after, limit).await
+        self.0.shared.list(list, after, limit).await
     }
 
     fn now(&self) -> Timestamp {
         self.0.shared.time.now()
     }
 
-    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
-        ListedRecord::of_load(id, self.load(id).await)
-    }
-
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         // A sweep takes many batches, and has no time limit.
-        let sent = self.send(|reply| Command::Sweep(limit, reply));
+        let sent = self.send(|reply| Command::Sweep(Asked { limit, swept: 0, reply }));
         async move { sent?.await.unwrap_or_else(|_| Err(gone())) }
-    }
-
-    fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
-        pending().boxed()
     }
 }
 
@@ -295,7 +276,14 @@ impl<E: StorageEngine> Store for EmbeddedStore<E> {
     }
 
     fn gauges(&self) -> Gauges {
-        self.0.shared.gauges(self.0.writer.waiting())
+        let shared = &self.0.shared;
+        Gauges {
+            records: Some(self.len()),
+            bytes: Some(shared.totals.lock().bytes),
+            free_bytes: shared.space.free(),
+            queue: Some(self.0.writer.waiting() as u64),
+            ..shared.measured.gauges(self.now())
+        }
     }
 
     fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {

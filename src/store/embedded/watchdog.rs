@@ -50,45 +50,44 @@ pub(super) fn run<E: StorageEngine>(
 
 /// Calls `open`, and maintains the engine meanwhile, until the thread that calls [`run`] does so.
 pub(super) fn maintaining<E: StorageEngine, T>(open: impl FnOnce() -> T) -> T {
-    let (over, waiting) = mpsc::channel::<Infallible>();
-    let (begins, begun) = mpsc::channel::<Infallible>();
-    thread::scope(|threads| {
-        let maintain = move || {
-            let mut watch = E::Watch::default();
-            drop(begins);
-            while waiting.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                E::maintain(&mut watch);
-            }
-        };
-        // If no thread can be started, the engine is not maintained while it is opened.
-        let _ = thread::Builder::new().name("idempotency-maintain".to_owned()).spawn_scoped(threads, maintain);
-        // This returns an error when the engine is maintained, or if there is no thread.
-        let _ = begun.recv();
-        let opened = open();
-        drop(over);
-        opened
-    })
+    meanwhile("idempotency-maintain", LOOK_EVERY, E::Watch::default, E::maintain, open)
 }
 
 /// Calls `act`, and wakes the engine's stuck threads if that takes long, because there is no batch to look at before
 /// the store is open. Then the handle of the engine is released; it is the last one unless `act` has kept one.
 pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T) -> T {
-    let (over, waiting) = mpsc::channel::<()>();
-    let acted = thread::scope(|threads| {
-        let engine = &engine;
-        let wake = move || {
-            while waiting.recv_timeout(WOKEN_AFTER) == Err(RecvTimeoutError::Timeout) {
-                engine.wake_stuck_threads();
-            }
-        };
-        // If no thread can be started, the engine is not woken while it is opened.
-        let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, wake);
-        let acted = act(engine);
-        drop(over);
-        acted
-    });
+    let wake = |(): &mut ()| engine.wake_stuck_threads();
+    let acted = meanwhile("idempotency-opening", WOKEN_AFTER, || (), wake, || act(&engine));
     engine.close();
     acted
+}
+
+/// Calls `act`, and meanwhile, on a thread of this name, `again` with what `begin` has returned there before.
+fn meanwhile<S, T>(
+    thread: &str,
+    every: Duration,
+    begin: impl FnOnce() -> S + Send,
+    again: impl Fn(&mut S) + Send,
+    act: impl FnOnce() -> T,
+) -> T {
+    let (over, waiting) = mpsc::channel::<Infallible>();
+    let (begins, begun) = mpsc::channel::<Infallible>();
+    thread::scope(|threads| {
+        let repeat = move || {
+            let mut state = begin();
+            drop(begins);
+            while waiting.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                again(&mut state);
+            }
+        };
+        // If no thread can be started, the engine is neither maintained nor woken while it is opened.
+        let _ = thread::Builder::new().name(thread.to_owned()).spawn_scoped(threads, repeat);
+        // This returns an error when the thread has begun, or if there is none.
+        let _ = begun.recv();
+        let acted = act();
+        drop(over);
+        acted
+    })
 }
 
 /// What is kept from look to look.

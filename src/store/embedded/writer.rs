@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::batches::batch::Batch;
 use super::batches::sweep::{Slice, sweep};
-use super::command::{Command, ReplyTo};
+use super::command::{Asked, Command};
 use super::group_commit::{CommitDelay, Load};
 use super::layout::storage_engine::StorageEngine;
 use super::queue::{Closed, Receiver};
@@ -27,20 +27,6 @@ pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, chunks: 64 };
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// The interval at which the thread looks at the free space of the disk while it has nothing to write.
 const LOOK_EVERY: Duration = Duration::from_millis(125);
-
-/// A sweep that was asked for. It is done slice by slice, in one batch after the other.
-pub(super) struct Asked {
-    // The most records to delete, and how many were deleted so far, which is the answer.
-    limit: usize,
-    swept: usize,
-    reply: ReplyTo<usize>,
-}
-
-impl Asked {
-    pub(super) fn new(limit: usize, reply: ReplyTo<usize>) -> Self {
-        Self { limit, swept: 0, reply }
-    }
-}
 
 /// Runs until the store is closed or the last handle is gone.
 pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: Receiver<Command<E>>) {
@@ -73,12 +59,12 @@ pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: R
 
 struct Writer<'a, E: StorageEngine> {
     shared: &'a StoreState<E>,
-    // `true` if the last sweep found more expired records than it could delete.
+    /// `true` if the last sweep found more expired records than it could delete.
     backlog: bool,
-    // The sweeps that callers asked for, and when the last sweep began that no caller asked for.
+    /// The sweeps that callers asked for, and when the last sweep began that no caller asked for.
     asked: VecDeque<Asked>,
     swept: Instant,
-    // Decides whether the next batch waits a moment for more commands.
+    /// Decides whether the next batch waits a moment for more commands.
     delay: CommitDelay,
 }
 
@@ -120,7 +106,7 @@ impl<E: StorageEngine> Writer<'_, E> {
         decide_all(batch, queue, load);
         load.gather(queue, self.shared.slots.live(), &mut self.delay);
         decide_all(batch, queue, load);
-        self.asked.extend(batch.sweeps.drain(..).map(|(limit, reply)| Asked::new(limit, reply)));
+        self.asked.extend(batch.sweeps.drain(..));
         if let Some(asked) = self.asked.pop_front() {
             if let Some(unfinished) = sweep_asked(batch, asked) {
                 self.asked.push_front(unfinished);
@@ -163,7 +149,7 @@ pub(super) fn decide<E: StorageEngine>(batch: &mut Batch<'_, E>, command: Comman
     match command {
         Command::Apply(submitted) => batch.apply(submitted),
         Command::Transact(transact) => batch.transact(*transact),
-        Command::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
+        Command::Sweep(asked) => batch.sweeps.push(asked),
         Command::Sync(reply) => batch.sync(reply),
         // `Load` keeps this command for itself.
         Command::Close(_) => {}

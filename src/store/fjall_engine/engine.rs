@@ -16,14 +16,15 @@ use super::durable::Disk;
 use super::files::{VERSION, require_files, require_keyspaces, sync_keyspaces};
 use super::journal::{self, KEYSPACES};
 use super::memtables::Memtables;
-use super::transaction::{self, Transaction, add, write_failed};
-use crate::store::OpenError;
+use super::transaction::{Transaction, add, write_failed};
+use super::upkeep::Task;
 use crate::store::embedded::files::directory;
 use crate::store::embedded::files::shortage::Descriptors;
 use crate::store::embedded::{
     Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Volume, Writes,
 };
 use crate::store::error::is_shortage;
+use crate::store::{CommitError, OpenError, StoreError};
 
 /// The name of the store's keyspace.
 pub(super) const RECORDS: &str = "tower-idempotency";
@@ -42,12 +43,12 @@ const MAX_OPEN_TABLES: usize = 128;
 #[derive(Clone)]
 pub struct FjallEngine {
     /// The store's own keyspace, which has all keys of `layout/keys.rs`.
-    records: Keyspace,
+    pub(super) records: Keyspace,
     /// The database around that keyspace.
-    db: Database,
+    pub(super) db: Database,
     /// By this the journal is made durable.
     disk: Arc<Mutex<Disk>>,
-    memtables: Arc<Memtables>,
+    pub(super) memtables: Arc<Memtables>,
 }
 
 /// The settings of fjall.
@@ -75,31 +76,6 @@ impl Default for FjallOptions {
 impl fmt::Debug for FjallEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FjallEngine")
-    }
-}
-
-impl FjallEngine {
-    /// Returns the store's own keyspace, for tests.
-    pub(super) fn lend(&self) -> Keyspace {
-        self.records.clone()
-    }
-
-    /// Returns whether a keyspace of this name can be made, or is there.
-    pub(super) fn has_room_for(&self, name: &str) -> bool {
-        // One of them is the store's own.
-        self.db.keyspace_count() <= MAX_KEYSPACES || self.db.keyspace_exists(name)
-    }
-
-    /// Opens a keyspace of the application's. Its name is durable after [`sync_names`].
-    pub(super) fn keyspace(
-        &self,
-        path: &Path,
-        name: &str,
-        options: impl FnOnce() -> KeyspaceCreateOptions,
-    ) -> Result<Keyspace, OpenError> {
-        let keyspace = open_keyspace(&self.db, path, name, options)?;
-        self.memtables.add(keyspace.clone());
-        Ok(keyspace)
     }
 }
 
@@ -147,7 +123,7 @@ impl StorageEngine for FjallEngine {
         }
         let disk = Disk::open(path).map_err(directory::io_error("opening the journal in", path))?;
         let version = File::open(path.join(VERSION)).map_err(directory::io_error("reading", path))?;
-        let descriptors = Arc::new(Descriptors::new(version));
+        let descriptors = Arc::new(Descriptors(version));
         let memtables = Memtables::new(&db, records.clone(), options.memtable_bytes, descriptors)?;
         Ok(Self { records, db, disk: Arc::new(Mutex::new(disk)), memtables: Arc::new(memtables) })
     }
@@ -175,16 +151,32 @@ impl StorageEngine for FjallEngine {
     }
 
     fn after_sync(&self, cleared: &[Range<Vec<u8>>]) -> Result<(), String> {
-        cleared.iter().for_each(|keys| self.memtables.drop_tables(keys.clone()));
+        cleared.iter().for_each(|keys| self.memtables.send(Task::DropTables(keys.clone())));
         self.memtables.write_full()
     }
 
     fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
-        let wait_for = |keyspace: &Keyspace| self.memtables.wait_for(&self.db, keyspace);
-        let mut record = 0;
-        let mut writes_of = |outcome: &Bytes| writes_of(outcome).inspect(|writes| record = writes.bytes());
-        let done = transaction::run(&self.db, &self.records, effect, &mut writes_of, wait_for);
-        done.inspect(|(_, bytes)| self.memtables.written.add(record + bytes))
+        let failed = |reason| CommitError::Store(StoreError::uncertain(reason));
+        let (outcome, bytes, changes) = effect.call(&self.records)?;
+        let writes = writes_of(&outcome)?;
+        let all = bytes + writes.bytes();
+        let mut batch = self.db.batch();
+        add(&mut batch, &self.records, writes);
+        self.memtables.wait_for(&self.db, &self.records).map_err(failed)?;
+        for (keyspace, changes) in effect.keyspaces.iter().zip(changes) {
+            if !changes.borrow().is_empty() {
+                self.memtables.wait_for(&self.db, keyspace).map_err(failed)?;
+            }
+            for (key, value) in changes.into_inner() {
+                match value {
+                    Some(value) => batch.insert(keyspace, key, value),
+                    None => batch.remove(keyspace, key),
+                }
+            }
+        }
+        batch.commit().map_err(|error| failed(write_failed(&error)))?;
+        self.memtables.written.add(all);
+        Ok((outcome, bytes))
     }
 
     fn volume(&self) -> Option<Volume> {
@@ -229,8 +221,8 @@ pub(super) fn sync_names(path: &Path) -> Result<(), OpenError> {
     directory::sync_one(&path.join(KEYSPACES))
 }
 
-/// Opens a keyspace. The store decides when its memtable is full.
-fn open_keyspace(
+/// Opens a keyspace. The store decides when its memtable is full. Its name is durable after [`sync_names`].
+pub(super) fn open_keyspace(
     db: &Database,
     path: &Path,
     name: &str,

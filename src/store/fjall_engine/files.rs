@@ -46,9 +46,8 @@ pub(super) fn require_files(path: &Path) -> Result<(), OpenError> {
 /// Refuses a database that lacks one of `keyspaces`, to which its journals write: fjall deletes what is left of it, and
 /// leaves out these writes.
 pub(super) fn require_keyspaces(path: &Path, keyspaces: &BTreeSet<u64>) -> Result<(), OpenError> {
-    keyspaces
-        .iter()
-        .try_for_each(|number| directory::require_files(path, &[&format!("{KEYSPACES}/{number}/{CURRENT}")]))
+    let file = |number: &u64| format!("{KEYSPACES}/{number}/{CURRENT}");
+    keyspaces.iter().try_for_each(|number| directory::require_files(path, &[&file(number)]))
 }
 
 /// Makes the names of the keyspaces' files durable. A killed process may have left one with the operating system that

@@ -50,8 +50,6 @@ struct Journals {
     files: Vec<(u64, PathBuf)>,
     /// The numbers of the keyspaces that the batches that can be read write to.
     keyspaces: BTreeSet<u64>,
-    /// The last step of the store's in these batches.
-    last: Option<Checkpoint>,
     /// Where they can't be read any more, if they go on.
     broken: Option<Break>,
 }
@@ -61,10 +59,7 @@ struct Break {
     /// The index of the journal, and the length of its whole batches.
     file: usize,
     length: usize,
-    /// `true` if no crash leaves this.
-    is_certain: bool,
-    /// A clause for an error.
-    what: String,
+    damage: Damage,
 }
 
 /// A whole batch.
@@ -100,8 +95,8 @@ pub(super) fn whole(bytes: &[u8]) -> usize {
 
 /// Returns what is wrong with the journals of the database in `path`, and which keyspaces they write to.
 pub(super) fn examine(path: &Path) -> io::Result<(Option<Damage>, BTreeSet<u64>)> {
-    let Journals { keyspaces, last, broken, .. } = Journals::read(path)?;
-    Ok((broken.map(|Break { what, is_certain, .. }| Damage { what, is_certain, last }), keyspaces))
+    let Journals { keyspaces, broken, .. } = Journals::read(path)?;
+    Ok((broken.map(|broken| broken.damage), keyspaces))
 }
 
 /// Returns two steps of the store's between which others are missing, if there are such. `step` is the last one in the
@@ -127,17 +122,15 @@ pub(super) fn gap(path: &Path, store: u64, last: Option<u64>, mut step: u64) -> 
 /// meanwhile, the damage is still there.
 pub(super) fn cut_off(path: &Path) -> io::Result<()> {
     let Journals { files, broken, .. } = Journals::read(path)?;
-    let Some(Break { file, length, what, .. }) = broken else { return Ok(()) };
+    let Some(Break { file, length, damage: Damage { what, .. } }) = broken else { return Ok(()) };
     for (_, name) in files[file + 1..].iter().rev() {
         if read(name)?.is_empty() {
             fs::remove_file(name)?;
             continue;
         }
-        let mut lost = name.with_extension(LOST);
-        for more in 1.. {
-            if !lost.try_exists()? {
-                break;
-            }
+        let (mut lost, mut more) = (name.with_extension(LOST), 0);
+        while lost.try_exists()? {
+            more += 1;
             lost = name.with_extension(format!("{more}.{LOST}"));
         }
         fs::rename(name, lost)?;
@@ -152,10 +145,10 @@ pub(super) fn cut_off(path: &Path) -> io::Result<()> {
 
 impl Journals {
     fn read(path: &Path) -> io::Result<Self> {
-        let mut journals = Self { files: files(path)?, keyspaces: BTreeSet::new(), last: None, broken: None };
+        let mut journals = Self { files: files(path)?, keyspaces: BTreeSet::new(), broken: None };
         let store = store_keyspace(path)?;
-        // The last sequence number in each keyspace.
-        let mut numbers = HashMap::new();
+        // The last sequence number in each keyspace, and the last step of the store's.
+        let (mut numbers, mut last) = (HashMap::new(), None);
         for (index, (number, file)) in journals.files.iter().enumerate() {
             let bytes = read(file)?;
             let (mut length, mut is_wrong) = (0, false);
@@ -165,7 +158,7 @@ impl Journals {
                     break;
                 }
                 length += batch.length;
-                journals.last = batch.step.or(journals.last);
+                last = batch.step.or(last);
                 journals.keyspaces.extend(batch.keyspaces);
             }
             let next = journals.files.get(index + 1).map(|(next, _)| *next);
@@ -183,9 +176,9 @@ impl Journals {
                 };
                 // A write that fails halfway leaves nothing behind it, and all before was synced.
                 let is_certain = is_wrong || goes_on || (next.is_some() && is_followed);
-                if !is_certain && journals.last.is_none() {
+                if !is_certain && last.is_none() {
                     let before = |step: Checkpoint| Checkpoint { step: step.step.saturating_sub(1), ..step };
-                    journals.last = later.find_map(|batch| batch.step).map(before);
+                    last = later.find_map(|batch| batch.step).map(before);
                 }
                 (format!("the journal {number}.jnl can't be read from byte {length} on{behind}"), is_certain)
             } else if next.is_some_and(|next| next != number + 1) {
@@ -193,7 +186,7 @@ impl Journals {
             } else {
                 continue;
             };
-            journals.broken = Some(Break { file: index, length, is_certain, what });
+            journals.broken = Some(Break { file: index, length, damage: Damage { what, is_certain, last } });
             break;
         }
         Ok(journals)

@@ -9,7 +9,6 @@
 //! idle keyspace stay on disk.
 
 use std::mem;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -97,8 +96,10 @@ impl Memtables {
         let mut opened = self.opened.lock();
         if !opened.iter().any(|opened| opened.keyspace == keyspace) {
             self.send(Task::Merge(keyspace.clone()));
-            let (versions, earlier) = Default::default();
-            opened.push(Opened { tables: Tables::of(&keyspace), keyspace, version: u64::MAX, versions, earlier });
+            let (mut tables, versions, earlier) = (Tables::default(), Vec::new(), Vec::new());
+            // Those that are there already are not counted.
+            tables.look(&keyspace, &Written::default());
+            opened.push(Opened { keyspace, version: u64::MAX, tables, versions, earlier });
         }
     }
 
@@ -122,9 +123,9 @@ impl Memtables {
                 && (self.descriptors.are_left() || size > self.most.saturating_mul(MAX_UNWRITTEN))
             {
                 keyspace.rotate_memtable().map_err(|error| format!("writing a table failed: {error}"))?;
-                self.free(memtable);
+                self.send(Task::Free(memtable));
                 self.send(Task::Merge(keyspace.clone()));
-                mem::replace(earlier, mem::take(versions)).into_iter().for_each(|old| self.free(old));
+                mem::replace(earlier, mem::take(versions)).into_iter().for_each(|old| self.send(Task::Free(old)));
             }
         }
         Ok(())
@@ -153,18 +154,8 @@ impl Memtables {
         Ok(())
     }
 
-    /// Has the tables of the store's dropped in which all keys lie in a range. Keys of this range in other tables may
-    /// come back.
-    pub(super) fn drop_tables(&self, keys: Range<Vec<u8>>) {
-        self.send(Task::DropTables(keys));
-    }
-
-    fn free(&self, old: Old) {
-        self.send(Task::Free(old));
-    }
-
     /// Hands something to the thread. If that has failed, this drops it.
-    fn send(&self, task: Task) {
+    pub(super) fn send(&self, task: Task) {
         let _ = self.tasks.as_ref().map(|thread| thread.send(task));
     }
 }
@@ -200,7 +191,7 @@ mod tests {
     }
 
     fn descriptors(directory: &TempDir) -> Arc<Descriptors> {
-        Arc::new(Descriptors::new(fs::File::open(directory).unwrap()))
+        Arc::new(Descriptors(fs::File::open(directory).unwrap()))
     }
 
     fn remove_tables(directory: &TempDir, keyspace: &Keyspace) {

@@ -2,7 +2,7 @@
 
 use fjall::{Keyspace, KeyspaceCreateOptions};
 
-use super::engine::{FjallEngine, MAX_KEYSPACES, RECORDS, sync_names};
+use super::engine::{FjallEngine, MAX_KEYSPACES, RECORDS, open_keyspace, sync_names};
 use crate::store::embedded::{EmbeddedStore, EmbeddedStoreBuilder};
 use crate::store::{OpenError, StoreError};
 
@@ -26,7 +26,7 @@ pub type FjallStoreBuilder = EmbeddedStoreBuilder<FjallEngine>;
 impl FjallStoreBuilder {
     /// Sets the bytes of memory in which fjall keeps blocks of its tables. Default: 64 MiB.
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
-        self.0.engine.cache_bytes = bytes;
+        self.engine.cache_bytes = bytes;
         self
     }
 
@@ -34,7 +34,7 @@ impl FjallStoreBuilder {
     /// would otherwise have to write much before fjall writes tables.
     #[doc(hidden)]
     pub fn memtable_bytes(mut self, bytes: u64) -> Self {
-        self.0.engine.memtable_bytes = bytes;
+        self.engine.memtable_bytes = bytes;
         self
     }
 }
@@ -46,7 +46,7 @@ impl FjallStore {
     /// [`StoreError::Unavailable`] once the store is closed.
     #[doc(hidden)]
     pub fn records(&self) -> Result<Keyspace, StoreError> {
-        self.engine().map(|engine| engine.lend())
+        self.engine().map(|engine| engine.records)
     }
 
     /// Opens a keyspace of the application's in the same database, and makes it with `options` if there is none of this
@@ -71,15 +71,14 @@ impl FjallStore {
             return Err(StoreError::unavailable(reason));
         }
         let engine = self.engine()?;
-        if !engine.has_room_for(name) {
+        // One of them is the store's own.
+        if engine.db.keyspace_count() > MAX_KEYSPACES && !engine.db.keyspace_exists(name) {
             let reason = format!("there are {MAX_KEYSPACES} keyspaces already; share one, with a prefix for each use");
             return Err(StoreError::unavailable(reason));
         }
-        let unavailable = |error: OpenError| StoreError::Unavailable {
-            reason: "the keyspace can't be opened".to_owned(),
-            source: Some(error.into()),
-        };
-        let keyspace = engine.keyspace(self.path(), name, options).map_err(unavailable)?;
+        let unavailable = |error: OpenError| StoreError::unavailable_by("the keyspace can't be opened", error);
+        let keyspace = open_keyspace(&engine.db, self.path(), name, options).map_err(unavailable)?;
+        engine.memtables.add(keyspace.clone());
         sync_names(self.path()).map_err(|error| {
             // Another sync may succeed without the name, and what is written to the keyspace would be lost with it.
             self.poison(format!("syncing the name of a keyspace failed: {error}"));

@@ -6,18 +6,16 @@ use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, OwnedWriteBatch, Slice};
+use fjall::{Keyspace, OwnedWriteBatch, Slice};
 
-use crate::store::embedded::{
-    Abort, AppValue, Effect, EffectLimits, MAX_STEP, Reason, RecordWritesFn, Transacted, Writes,
-};
-use crate::store::{CommitError, StoreError, TransactionError};
+use crate::store::embedded::{Abort, AppValue, Effect, EffectLimits, MAX_STEP, Reason, Transacted, Writes};
+use crate::store::{CommitError, TransactionError};
 
 /// fjall panics on longer keys.
 const LIMITS: EffectLimits = EffectLimits { key: u16::MAX as usize, value: MAX_STEP, all: MAX_STEP };
 
 /// What a transaction writes to one keyspace; `None` removes a key.
-type Changes = RefCell<HashMap<Vec<u8>, Option<Slice>>>;
+pub(super) type Changes = RefCell<HashMap<Vec<u8>, Option<Slice>>>;
 
 /// One of the application's keyspaces, within a transaction. It sees what the transaction wrote before.
 ///
@@ -83,7 +81,7 @@ type Call = Box<dyn FnMut(&[Keyspace], &[Changes], &Effect) -> Result<Bytes, Abo
 
 /// The application's closure, and the keyspaces that it writes to.
 pub(crate) struct Transaction {
-    keyspaces: Vec<Keyspace>,
+    pub(super) keyspaces: Vec<Keyspace>,
     call: AppValue<Call>,
 }
 
@@ -100,36 +98,16 @@ pub(crate) fn transaction<const N: usize, E: Send + 'static>(
     Transaction { keyspaces: keyspaces.map(Keyspace::clone).into(), call: AppValue::new(Box::new(call)) }
 }
 
-/// Calls the closure, and writes its changes and the store's in one batch, once `wait_for` has returned for each
-/// keyspace that it writes to.
-pub(super) fn run(
-    db: &Database,
-    records: &Keyspace,
-    effect: &mut Transaction,
-    writes_of: RecordWritesFn<'_>,
-    wait_for: impl Fn(&Keyspace) -> Result<(), String>,
-) -> Transacted<(Bytes, usize)> {
-    let Transaction { keyspaces, call } = effect;
-    check_keyspaces(records, keyspaces)?;
-    let changes: Vec<Changes> = keyspaces.iter().map(|_| Changes::default()).collect();
-    let (outcome, bytes) = Effect::run(LIMITS, |effect| call.get_mut()(keyspaces, &changes, effect))?;
-    let failed = |reason| CommitError::Store(StoreError::uncertain(reason));
-    let mut batch = db.batch();
-    add(&mut batch, records, writes_of(&outcome)?);
-    wait_for(records).map_err(failed)?;
-    for (keyspace, changes) in keyspaces.iter().zip(changes) {
-        if !changes.borrow().is_empty() {
-            wait_for(keyspace).map_err(failed)?;
-        }
-        for (key, value) in changes.into_inner() {
-            match value {
-                Some(value) => batch.insert(keyspace, key, value),
-                None => batch.remove(keyspace, key),
-            }
-        }
+impl Transaction {
+    /// Calls the closure. Returns its outcome, how many bytes it writes, and what it changes in each keyspace.
+    /// `records` is the store's own.
+    pub(super) fn call(&mut self, records: &Keyspace) -> Transacted<(Bytes, usize, Vec<Changes>)> {
+        let Self { keyspaces, call } = self;
+        check_keyspaces(records, keyspaces)?;
+        let changes: Vec<Changes> = keyspaces.iter().map(|_| Changes::default()).collect();
+        let (outcome, bytes) = Effect::run(LIMITS, |effect| call.get_mut()(keyspaces, &changes, effect))?;
+        Ok((outcome, bytes, changes))
     }
-    batch.commit().map_err(|error| failed(write_failed(&error)))?;
-    Ok((outcome, bytes))
 }
 
 /// Adds a step of the store's to a batch.

@@ -47,6 +47,8 @@ pub(super) type Old = Arc<dyn Any + Send + Sync>;
 /// What the thread is asked for.
 pub(super) enum Task {
     Free(Old),
+    /// The tables of the store's are dropped in which all keys lie in a range. Keys of this range in other tables may
+    /// come back.
     DropTables(Range<Vec<u8>>),
     /// A memtable is written to a table, or the keyspace was opened.
     Merge(Keyspace),

@@ -36,12 +36,6 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn of(keyspace: &Keyspace) -> Self {
-        let mut tables = Self::default();
-        tables.look(keyspace, &Written::default());
-        tables
-    }
-
     /// Counts the tables that are new. One that was merged into another since the last look is missed, and that other
     /// counts as written from a memtable.
     pub(super) fn look(&mut self, keyspace: &Keyspace, written: &Written) {
@@ -69,7 +63,8 @@ mod tests {
         let keyspace = db.keyspace("records", KeyspaceCreateOptions::default).unwrap();
         keyspace.insert("before", "value").unwrap();
         keyspace.rotate_memtable_and_wait().unwrap();
-        let (mut tables, written) = (Tables::of(&keyspace), Written::default());
+        let (mut tables, written) = (Tables::default(), Written::default());
+        tables.look(&keyspace, &Written::default());
         tables.look(&keyspace, &written);
         assert_eq!(written.volume(), Volume::default());
 

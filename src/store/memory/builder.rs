@@ -11,7 +11,8 @@ pub struct MemoryStoreBuilder {
     pub(super) max_records: usize,
     pub(super) max_bytes: usize,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) volatile_claims: bool,
+    /// `true` if a claim that may be repeated writes no row, as in a store on disk; only the test store sets this.
+    pub(crate) volatile_claims: bool,
 }
 
 impl Default for MemoryStoreBuilder {
@@ -38,13 +39,6 @@ impl MemoryStoreBuilder {
     /// Sets the clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Makes claims that need not be durable leave no trace, as in a store on disk.
-    #[cfg(feature = "test-util")]
-    pub(crate) fn volatile_claims(mut self) -> Self {
-        self.volatile_claims = true;
         self
     }
 }

@@ -1,14 +1,12 @@
 //! The store that keeps records in memory, and loses them when the process ends.
 
 use std::fmt;
-use std::future::{Future, pending, ready};
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::builder::MemoryStoreBuilder;
@@ -20,7 +18,6 @@ use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
 use crate::store::error::StoreError;
-use crate::store::listed::ListedRecord;
 use crate::store::page::{Cursor, List, Page};
 
 /// Keeps records in memory. It is for tests, and for applications that accept that **a restart forgets every key**, so
@@ -51,17 +48,14 @@ impl MemoryStoreBuilder {
     /// Builds the store.
     #[must_use]
     pub fn build(self) -> MemoryStore {
-        let Self { max_records, max_bytes, clock, volatile_claims } = self;
         let table = Table {
             rows: DashMap::default(),
             expiry: Mutex::default(),
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             fences: AtomicU64::new(1),
-            time: Timeline::start(clock, Timestamp::from_millis(0)),
-            max_records,
-            max_bytes,
-            volatile_claims,
+            time: Timeline::start(Arc::clone(&self.clock), Timestamp::from_millis(0)),
+            settings: self,
         };
         MemoryStore { table: Arc::new(table), slots: Arc::default() }
     }
@@ -111,10 +105,6 @@ impl Records for MemoryStore {
         true
     }
 
-    fn recall(&self, _: RecordId) -> Option<Record> {
-        None
-    }
-
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         point();
         let record = self.table.rows.get(&id).and_then(|row| row.value().clone().live(self.table.time.now()));
@@ -126,29 +116,16 @@ impl Records for MemoryStore {
         ready(self.table.apply(&self.slots, id, transition))
     }
 
-    fn list(
-        &self,
-        list: List,
-        after: Option<Cursor>,
-        limit: usize,
-    ) -> impl Future<Output = Result<Page, StoreError>> + Send {
-        ready(Ok(self.table.list(list, after, limit)))
+    async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        Ok(self.table.list(list, after, limit))
     }
 
     fn now(&self) -> Timestamp {
         self.table.time.now()
     }
 
-    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
-        ListedRecord::of_load(id, self.load(id).await)
-    }
-
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         ready(Ok(self.slots.telemetry.count_swept(self.table.sweep(limit, self.table.time.now()))))
-    }
-
-    fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
-        pending().boxed()
     }
 }
 

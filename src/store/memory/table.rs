@@ -8,6 +8,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::{Entry, OccupiedEntry};
 use parking_lot::Mutex;
 
+use super::builder::MemoryStoreBuilder;
 use crate::clock::{Timeline, Timestamp};
 use crate::key::RecordId;
 use crate::laboratory::point;
@@ -28,17 +29,14 @@ const SWEPT_PER_CLAIM: usize = 2;
 /// The records, with an index by their expiry.
 pub(super) struct Table {
     pub(super) rows: DashMap<RecordId, Record, RandomState>,
-    // This lock is taken after a row's, never before.
+    /// This lock is taken after a row's, never before.
     pub(super) expiry: Mutex<BTreeSet<(Timestamp, RecordId)>>,
-    // The number of rows and their bytes, which the limits bound, and the next fence.
+    /// The number of rows and their bytes, which the limits bound, and the next fence.
     pub(super) count: AtomicUsize,
     pub(super) bytes: AtomicUsize,
     pub(super) fences: AtomicU64,
     pub(super) time: Timeline,
-    pub(super) max_records: usize,
-    pub(super) max_bytes: usize,
-    // `true` if a claim that may be repeated writes no row; only the test store sets this.
-    pub(super) volatile_claims: bool,
+    pub(super) settings: MemoryStoreBuilder,
 }
 
 impl Table {
@@ -56,7 +54,7 @@ impl Table {
             Entry::Occupied(row) => Some(row.get()).filter(|record| record.is_live(now)),
             Entry::Vacant(_) => None,
         };
-        if is_claim && current.is_none() && self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
+        if is_claim && current.is_none() && self.bytes.load(Ordering::Relaxed) >= self.settings.max_bytes {
             return Err(StoreError::Full { limit: "max_bytes" });
         }
         let (change, reply) = record::next(Current::from(current), transition);
@@ -72,9 +70,10 @@ impl Table {
                 // The fence of another store may be ahead.
                 self.fences.fetch_max(draft.fence.map_or(0, |fence| fence.0 + 1), Ordering::Relaxed);
                 let began = current.map_or_else(|| self.time.began(now), |current| current.began);
-                let record = draft.stamp(current, self.next_fence(), began, now);
-                if !(leaves_no_trace && self.volatile_claims) {
-                    let most = if is_claim { self.max_records } else { usize::MAX };
+                let fence = Fence(self.fences.fetch_add(1, Ordering::Relaxed));
+                let record = draft.stamp(current, fence, began, now);
+                if !(leaves_no_trace && self.settings.volatile_claims) {
+                    let most = if is_claim { self.settings.max_records } else { usize::MAX };
                     self.put(place, record.clone(), most)?;
                 }
                 Some(record)
@@ -149,9 +148,9 @@ impl Table {
     /// Returns the limit that the next claim of a new key meets. Claims delete expired records, so there is none while
     /// one of these is left: otherwise a store that is full would look full until a claim comes.
     pub(super) fn full(&self) -> Option<&'static str> {
-        let limit = if self.count.load(Ordering::Relaxed) >= self.max_records {
+        let limit = if self.count.load(Ordering::Relaxed) >= self.settings.max_records {
             "max_records"
-        } else if self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
+        } else if self.bytes.load(Ordering::Relaxed) >= self.settings.max_bytes {
             "max_bytes"
         } else {
             return None;
@@ -161,16 +160,9 @@ impl Table {
         (!has_expired).then_some(limit)
     }
 
-    fn next_fence(&self) -> Fence {
-        Fence(self.fences.fetch_add(1, Ordering::Relaxed))
-    }
-
     pub(super) fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Page {
         let now = self.time.now();
         let listed = |id, record: &Record| Some(ListedRecord::of(id, &record.clone().live(now)?));
-        if list == List::Disputed {
-            return Page::default();
-        }
         if list != List::All {
             let all = self.rows.iter().filter_map(|row| listed(*row.key(), row.value()));
             return Page::of_all(list, all.filter(|listed| list.has(listed)).collect(), after, limit);

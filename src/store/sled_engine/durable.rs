@@ -5,8 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+
+use tokio::sync::Semaphore;
 
 use super::epochs::pinned;
 use crate::store::embedded::files::directory::is_there;
@@ -42,56 +43,43 @@ impl Disk {
 }
 
 /// Wakes the threads that wait within sled for a write that has failed. On one of its paths sled records the failure
-/// and wakes no thread. The next call of its `flush()` finds the failure, and wakes all of them.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Wake {
-    under_way: Arc<AtomicBool>,
-}
-
-/// A wake-up under way. It is over when this is dropped, even by a panic.
-struct WakeUnderWay(Arc<AtomicBool>);
-
-impl Drop for WakeUnderWay {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-}
-
-impl Wake {
-    /// Begins a wake-up, unless one is under way.
-    fn begin(&self) -> Option<WakeUnderWay> {
-        let is_first = !self.under_way.swap(true, Ordering::SeqCst);
-        is_first.then(|| WakeUnderWay(Arc::clone(&self.under_way)))
-    }
-
-    /// Calls `flush()` on a thread of its own, because it may have to wait too. There is one such thread at a time.
-    pub(super) fn give(&self, db: &sled::Db) {
-        let Some(under_way) = self.begin() else { return };
-        let db = db.clone();
-        let give = move || {
-            // The call may panic.
-            let _under_way = under_way;
-            let _ = pinned(move || db.flush());
-        };
-        // If no thread can be started, no thread is woken this time.
-        let _ = thread::Builder::new().name("idempotency-wake".to_owned()).spawn(give);
-    }
+/// and wakes no thread. The next call of its `flush()` finds the failure, and wakes all of them. That call is made on a
+/// thread of its own, because it may have to wait too. `turn` has one permit, so there is one such thread at a time.
+pub(super) fn wake(turn: &Arc<Semaphore>, flush: impl FnOnce() + Send + 'static) {
+    let Ok(turn) = Arc::clone(turn).try_acquire_owned() else { return };
+    let wake = move || {
+        // The permit is given back even if the call panics.
+        let _turn = turn;
+        flush();
+    };
+    // If no thread can be started, no thread is woken this time.
+    let _ = thread::Builder::new().name("idempotency-wake".to_owned()).spawn(wake);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
+    // Seeded faults: a call that panics keeps its turn; a call does not wait for its turn.
     #[test]
     fn after_a_wake_up_call_that_panicked_there_is_another() {
-        let wake = Wake::default();
-        let first = wake.begin();
-        assert!(first.is_some() && wake.begin().is_none(), "one at a time");
-        let panicking = thread::spawn(move || {
-            let _under_way = first;
-            panic!("as sled does")
+        let turn = Arc::new(Semaphore::new(1));
+        wake(&turn, || panic!("as sled does"));
+        while turn.available_permits() == 0 {
+            thread::yield_now();
+        }
+        let (begins, begun) = mpsc::channel();
+        let (ends, end) = mpsc::channel::<()>();
+        wake(&turn, move || {
+            begins.send(()).unwrap();
+            let _ = end.recv();
         });
-        assert!(panicking.join().is_err());
-        assert!(wake.begin().is_some());
+        begun.recv().unwrap();
+        let (calls, called) = mpsc::channel();
+        wake(&turn, move || calls.send(()).unwrap());
+        assert!(called.recv().is_err(), "one at a time");
+        drop(ends);
     }
 }

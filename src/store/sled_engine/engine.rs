@@ -9,8 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 use sled::IVec;
+use tokio::sync::Semaphore;
 
-use super::durable::{Disk, Wake};
+use super::durable::{Disk, wake};
 use super::epochs::{EpochGuards, pinned};
 use super::segments;
 use super::transaction::{self, Transaction, as_batch};
@@ -44,8 +45,8 @@ pub struct SledEngine {
     pub(super) db: sled::Db,
     /// Makes durable what was written.
     disk: Arc<Disk>,
-    /// Wakes the threads that wait within sled for a failed write.
-    wake: Wake,
+    /// The permit to wake the threads that wait within sled for a failed write.
+    wakes: Arc<Semaphore>,
     /// `true` once the application has a handle: from then on it may read at any time. A step holds it while it is
     /// written key by key.
     is_lent: Arc<RwLock<bool>>,
@@ -109,9 +110,12 @@ impl StorageEngine for SledEngine {
     }
 
     fn open(options: &SledOptions, path: &Path, _: Option<&Damage>) -> Result<Self, OpenError> {
-        let (tree, db) = open_database(path, options.cache_bytes)?;
+        let config = sled::Config::new().path(path).cache_capacity(options.cache_bytes);
+        let config = config.segment_size(SEGMENT_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+        let db = config.open().map_err(|error| open_failed(path, error))?;
+        let tree = db.open_tree(TREE).map_err(|error| open_failed(path, error))?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
-        Ok(Self { tree, db, disk: Arc::new(disk), wake: Wake::default(), is_lent: Arc::default() })
+        Ok(Self { tree, db, disk: Arc::new(disk), wakes: Arc::new(Semaphore::new(1)), is_lent: Arc::default() })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, ReadError> {
@@ -123,17 +127,14 @@ impl StorageEngine for SledEngine {
     }
 
     fn write(&self, step: Writes) -> Result<(), String> {
-        let Some(_alone) = self.alone(&step) else {
-            return self.tree.apply_batch(as_batch(step)).map_err(|error| write_failed(&error));
+        let written = match self.alone(&step) {
+            None => self.tree.apply_batch(as_batch(step)),
+            Some(_alone) => step.in_order().into_iter().try_for_each(|(key, value)| match value {
+                Some(value) => self.tree.insert(key, &*value).map(drop),
+                None => self.tree.remove(key).map(drop),
+            }),
         };
-        for (key, value) in step.in_order() {
-            let written = match value {
-                Some(value) => self.tree.insert(key, &*value),
-                None => self.tree.remove(key),
-            };
-            written.map_err(|error| write_failed(&error))?;
-        }
-        Ok(())
+        written.map_err(|error| format!("writing failed: {error}"))
     }
 
     fn sync(&self) -> Result<(), String> {
@@ -145,7 +146,8 @@ impl StorageEngine for SledEngine {
     }
 
     fn wake_stuck_threads(&self) {
-        self.wake.give(&self.db);
+        let db = self.db.clone();
+        wake(&self.wakes, move || drop(pinned(move || db.flush())));
     }
 
     fn maintain(guards: &mut EpochGuards) {
@@ -174,15 +176,9 @@ impl From<sled::Error> for ReadError {
     }
 }
 
-/// The reason by which the store is poisoned.
-fn write_failed(error: &sled::Error) -> String {
-    format!("writing failed: {error}")
-}
-
-fn open_database(path: &Path, cache_bytes: u64) -> Result<(sled::Tree, sled::Db), OpenError> {
-    let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
-    let config = config.segment_size(SEGMENT_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
-    let failed = |error: sled::Error| match error {
+/// Returns what an error of sled's says of the database in `path`.
+fn open_failed(path: &Path, error: sled::Error) -> OpenError {
+    match error {
         // A handle that an earlier opening lent is still held.
         sled::Error::Io(error) if error.to_string().contains("lock") => OpenError::InUse { path: path.into() },
         // A flipped bit in the version that sled wrote down looks the same.
@@ -195,10 +191,7 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(sled::Tree, sled::Db)
             directory::io_error("opening the database in", path)(error)
         }
         error => directory::broken(path, &error.to_string()),
-    };
-    let db = config.open().map_err(failed)?;
-    let tree = db.open_tree(TREE).map_err(failed)?;
-    Ok((tree, db))
+    }
 }
 
 /// Returns whether an error is about the content of a file. sled reports that in errors of these kinds, which the

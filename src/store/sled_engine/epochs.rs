@@ -31,7 +31,7 @@ pub(crate) struct EpochGuards {
 
 /// A pin that is independent of its thread's others. Renewing one of those would move all of them.
 struct Pin {
-    // This field comes before the handle, which it needs when it is dropped.
+    /// This field comes before the handle, which it needs when it is dropped.
     guard: Option<Guard>,
     handle: LocalHandle,
 }

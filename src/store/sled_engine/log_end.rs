@@ -33,13 +33,13 @@ impl Log {
     /// that is stable lies before the place to which a header leads, so a torn one begins in `start` or later.
     pub(super) fn end(&mut self, start: Header, last: Header) -> io::Result<LogEnd> {
         let (_, bytes) = self.bytes_of(last)?;
-        let stop = each_message(&bytes, self.segment_bytes, self.number(last), |_, _| {});
-        let tip = last.begins + i64::try_from(stop.at).unwrap_or(i64::MAX) - 1;
+        let (Ok(stop) | Err(stop)) = each_message(&bytes, self.segment_bytes, self.number(last), |_, _| {});
+        let tip = last.begins + i64::try_from(stop).unwrap_or(i64::MAX) - 1;
         let mut next = Some(start);
         while let Some(segment) = next.filter(|segment| segment.begins <= last.begins) {
             let (_, bytes) = self.bytes_of(segment)?;
             let mut torn = None;
-            each_message(&bytes, self.segment_bytes, self.number(segment), |at, parts| {
+            let _ = each_message(&bytes, self.segment_bytes, self.number(segment), |at, parts| {
                 if torn.is_none() && bytes.get(at..).and_then(|bytes| parts.batch(bytes)).is_some_and(|last| last > tip)
                 {
                     torn = Some(at);
@@ -122,7 +122,7 @@ mod tests {
         let mut batches = Vec::new();
         for segment in log.headers.clone().into_iter().flatten() {
             let (place, bytes) = log.bytes_of(segment).unwrap();
-            each_message(&bytes, SEGMENT, log.number(segment), |at, parts| {
+            let _ = each_message(&bytes, SEGMENT, log.number(segment), |at, parts| {
                 batches.extend(parts.batch(&bytes[at..]).map(|last| (place + at as u64, segment, last)));
             });
         }

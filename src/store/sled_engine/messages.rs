@@ -19,30 +19,22 @@ const LINKS: RangeInclusive<u8> = 10..=LAST_KIND;
 /// Returns the place in the segment with this number at which no message follows the one before, or `None` if one
 /// message follows another up to the segment's end.
 pub(super) fn first_unreadable(segment: &[u8], segment_bytes: usize, number: u64) -> Option<usize> {
-    let stop = each_message(segment, segment_bytes, number, |_, _| {});
-    (!stop.is_end).then_some(stop.at)
-}
-
-/// The place in a segment at which its messages stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stop {
-    pub(super) at: usize,
-    /// `true` if the segment says that it ends there, or has no room for a further message.
-    pub(super) is_end: bool,
+    each_message(segment, segment_bytes, number, |_, _| {}).err()
 }
 
 /// Calls `visit` with the place and the header of each message of the segment with this number, up to its end or the
-/// first one that can't be read.
+/// first one that can't be read. Returns that place: `Ok` if the segment says that it ends there, or has no room for a
+/// further message.
 pub(super) fn each_message(
     segment: &[u8],
     segment_bytes: usize,
     number: u64,
     mut visit: impl FnMut(usize, Parts),
-) -> Stop {
+) -> Result<usize, usize> {
     let mut at = HEADER_BYTES;
     while at + MESSAGE_HEADER_BYTES <= segment_bytes {
         match segment.get(at..).and_then(|rest| message(rest, number)) {
-            None => return Stop { at, is_end: false },
+            None => return Err(at),
             Some(parts) if parts.kind == CAP => break,
             Some(parts) => {
                 visit(at, parts);
@@ -50,7 +42,7 @@ pub(super) fn each_message(
             }
         }
     }
-    Stop { at, is_end: true }
+    Ok(at)
 }
 
 /// The contents of a message's header.
@@ -58,9 +50,10 @@ pub(super) fn each_message(
 pub(super) struct Parts {
     checksum: u32,
     kind: u8,
-    segment: u64,
+    /// The number of the segment that the message is of.
+    pub(super) segment: u64,
     page: u64,
-    // The lengths of the header and of the content, in bytes.
+    /// The lengths of the header and of the content, in bytes.
     header: usize,
     content: usize,
 }
@@ -80,11 +73,6 @@ impl Parts {
     /// Returns the page that the message changes, if it changes one, and whether it writes the page anew, as a whole.
     pub(super) fn change(self) -> Option<(u64, bool)> {
         CHANGES.contains(&self.kind).then_some((self.page, !LINKS.contains(&self.kind)))
-    }
-
-    /// Returns the number of the segment that the message is of.
-    pub(super) fn segment(self) -> u64 {
-        self.segment
     }
 
     /// Returns whether a message of this segment can begin in this way.

@@ -155,7 +155,7 @@ impl Log {
         self.file.seek(SeekFrom::Start(at))?;
         (&self.file).take(self.segment_bytes as u64).read_to_end(&mut bytes)?;
         let first = bytes.get(HEADER_BYTES..).and_then(|rest| Some((rest, parts(rest)?)));
-        let number = first.and_then(|(rest, parts)| message(rest, parts.segment()).map(|_| parts.segment()));
+        let number = first.and_then(|(rest, parts)| message(rest, parts.segment).map(|_| parts.segment));
         let begins = number.and_then(|number| i64::try_from(number).ok()?.checked_mul(self.size()));
         Ok(begins.is_some_and(|begins| begins >= self.segment_of(self.snapshot.unwrap_or(0))))
     }
@@ -242,19 +242,15 @@ fn snapshot(path: &Path) -> io::Result<Option<i64>> {
 
 impl Header {
     /// Reads a header. Returns `None` if there is none, or its checksum does not fit.
-    fn of(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+    fn of(bytes: &[u8]) -> Option<Self> {
         let number = |at: usize| i64::from_le_bytes(std::array::from_fn(|index| bytes[at + index])) ^ INVERTED;
         let header = Self { begins: number(4), written: number(12) };
-        (header.to_bytes() == *bytes).then_some(header)
+        (header.to_bytes() == bytes).then_some(header)
     }
 
-    fn to_bytes(self) -> [u8; HEADER_BYTES] {
+    fn to_bytes(self) -> Vec<u8> {
         let numbers = [self.begins, self.written].map(|number| (number ^ INVERTED).to_le_bytes()).concat();
-        let checksum = !crc32fast::hash(&numbers);
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-        bytes[4..].copy_from_slice(&numbers);
-        bytes
+        [&(!crc32fast::hash(&numbers)).to_le_bytes()[..], &numbers].concat()
     }
 }
 

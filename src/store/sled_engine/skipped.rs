@@ -28,13 +28,13 @@ struct Content {
 impl Content {
     fn of(bytes: &[u8], segment_bytes: usize, number: u64) -> Self {
         let (mut anew, mut changed) = (Vec::new(), Vec::new());
-        let stop = each_message(bytes, segment_bytes, number, |_, parts| {
+        let read = each_message(bytes, segment_bytes, number, |_, parts| {
             if let Some((page, is_whole)) = parts.change() {
                 changed.push(page);
                 anew.extend(is_whole.then_some(page));
             }
         });
-        let unreadable = (!stop.is_end).then_some(stop.at);
+        let unreadable = read.err();
         // Only the content of the unreadable message may be damaged. Then its own length leads to the next one. A
         // search at every byte could find what looks like a message within an outcome.
         let first = unreadable.and_then(|at| bytes.get(at..)).and_then(parts).filter(|parts| parts.is_of(number));
@@ -44,8 +44,7 @@ impl Content {
             at = at.saturating_add(parts.bytes());
             next = bytes.get(at..).and_then(|rest| message(rest, number));
         }
-        let is_erased = unreadable.is_some_and(|at| is_erased(bytes, at, segment_bytes));
-        let unreadable = unreadable.filter(|_| !is_erased);
+        let unreadable = unreadable.filter(|at| !is_erased(bytes, *at, segment_bytes));
         Self { unreadable, anew, changed }
     }
 }

@@ -12,11 +12,11 @@ use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Current, Record, Transition};
 use crate::store::StoreError;
-use crate::store::embedded::command::{ReplyTo, Submitted};
+use crate::store::embedded::command::{Asked, ReplyTo, Submitted};
 use crate::store::embedded::layout::cleared::Cleared;
 use crate::store::embedded::layout::listing::Listings;
 use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine};
-use crate::store::embedded::layout::totals::Checkpoint;
+use crate::store::embedded::layout::totals::Totals;
 use crate::store::embedded::layout::writes::Writes;
 use crate::store::embedded::read;
 use crate::store::embedded::state::{PANICKED, StoreState};
@@ -34,18 +34,16 @@ pub(crate) struct Batch<'a, E: StorageEngine> {
     pub(crate) now: Timestamp,
     /// The time of the beginning, for what begins in this batch.
     pub(crate) began: Timestamp,
-    // The records as the earlier commands left them; `None` for no record.
+    /// The records as the earlier commands left them; `None` for no record.
     pub(crate) overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
     pub(crate) step: StepUnderWay,
-    /// The changes of the totals by the batch.
-    pub(crate) sums: Sums,
-    /// The number of the last step that was written.
-    pub(crate) number: u64,
-    // The listing entries that were erased, so that none is erased, or subtracted from the sum, twice.
+    /// The totals as this batch leaves them so far. Their step is the last one that was written.
+    pub(crate) totals: Totals,
+    /// The listing entries that were erased, so that none is erased, or subtracted from the sum, twice.
     pub(crate) erased: HashSet<Vec<u8>, RandomState>,
-    // `true` if something was written before the end and has to be made durable; or why that write failed.
+    /// `true` if something was written before the end and has to be made durable; or why that write failed.
     pub(crate) early: Result<bool, String>,
-    // The bytes that were written since the last sync.
+    /// The bytes that were written since the last sync.
     pub(crate) unsynced: usize,
     /// The number of records that were listed as expiring, and the number of chunks that were written. The writer
     /// sweeps the more along with this batch, so that sweeping keeps up with writing.
@@ -57,11 +55,11 @@ pub(crate) struct Batch<'a, E: StorageEngine> {
     pub(crate) cleared: Option<Cleared>,
     /// The sweeps that were asked for. They come last; see
     /// [`sweep_asked`](crate::store::embedded::writer::sweep_asked).
-    pub(crate) sweeps: Vec<(usize, ReplyTo<usize>)>,
-    // The changes of memory once the batch is durable: outcomes, and records that are gone.
+    pub(crate) sweeps: Vec<Asked>,
+    /// The changes of memory once the batch is durable: outcomes, and records that are gone.
     pub(crate) fresh: Vec<(RecordId, Record)>,
     pub(crate) gone: Vec<RecordId>,
-    // They are called in this order at the end, also if the write has failed.
+    /// They are called in this order at the end, also if the write has failed.
     answers: Vec<Acknowledge<'a>>,
 }
 
@@ -81,16 +79,6 @@ pub(crate) struct StepUnderWay {
     pub(crate) ended: Vec<RecordId>,
 }
 
-/// Changes of the totals.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Sums {
-    pub(crate) records: i64,
-    /// The bytes of all outcomes.
-    pub(crate) bytes: i64,
-    /// The sum of the entries' numbers, which wraps.
-    pub(crate) numbers: u64,
-}
-
 impl<'a, E: StorageEngine> Batch<'a, E> {
     pub(crate) fn new(shared: &'a StoreState<E>, engine: &'a E) -> Self {
         let now = shared.time.now();
@@ -101,8 +89,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             began: shared.time.began(now),
             overlay: HashMap::default(),
             step: StepUnderWay::default(),
-            sums: Sums::default(),
-            number: shared.step.load(Ordering::Relaxed),
+            totals: Totals { seen: now.as_millis(), ..shared.totals.lock().clone() },
             erased: HashSet::default(),
             early: Ok(false),
             unsynced: 0,
@@ -153,7 +140,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         let old = self.current(id).map_err(|error| self.shared.read_failed(error, id))?;
         let live = old.as_ref().filter(|record| record.is_live(self.now));
         if live.is_none() && matches!(transition, Transition::Claim(_)) {
-            self.shared.check_room(self.sums.records, self.sums.bytes)?;
+            self.shared.check_room(&self.totals)?;
         }
         if let Transition::Adopt(record) = &transition {
             // A full disk would poison the store. The other limits are those of a service.
@@ -186,11 +173,6 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         if self.shared.key_filter.may_have(&id) { read::head(self.engine, id) } else { Ok(None) }
     }
 
-    /// Returns whether this batch has changed a record.
-    pub(crate) fn has_changed(&self, id: &RecordId) -> bool {
-        self.overlay.contains_key(id)
-    }
-
     /// Sends the result of `answer` to `reply`, once this batch is durable.
     pub(crate) fn answer<T: 'a>(&mut self, reply: ReplyTo<T>, answer: impl FnOnce(&E) -> Result<T, StoreError> + 'a) {
         let (engine, shared) = (self.engine, self.shared);
@@ -220,19 +202,12 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         let written = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
         // An engine may fail without its directory, and this is the reason then.
         let result = self.shared.check_place().and(written);
-        // The totals of the last step. The counters of the store still have the values from before this batch.
-        let totals = self.totals(Vec::new());
-        let Self { shared, engine, swept, erased, cleared, fresh, gone, answers, .. } = self;
+        let Self { shared, engine, totals, swept, erased, cleared, fresh, gone, answers, .. } = self;
         shared.measured.note_batch(answers.len());
         if result.is_ok() {
-            shared.count.store(totals.count, Ordering::Relaxed);
-            shared.bytes.store(totals.bytes, Ordering::Relaxed);
-            shared.numbers.store(totals.entries.sum, Ordering::Relaxed);
-            shared.step.store(totals.step, Ordering::Relaxed);
             shared.removed.fetch_add(erased.len() as u64, Ordering::Relaxed);
-            shared
-                .checkpointer
-                .note_durable(Checkpoint { step: totals.step, time: Timestamp::from_millis(totals.seen) });
+            shared.checkpointer.note_durable(totals.checkpoint());
+            *shared.totals.lock() = totals;
             // Memory is updated before the answers are sent, so that a caller finds what it was answered.
             for (id, record) in fresh {
                 shared.cache.put(id, record);
@@ -258,11 +233,5 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             shared.note_volume(volume);
         }
         after.unwrap_or_else(|_| Err(PANICKED.to_owned())).inspect_err(|reason| shared.poison(reason.clone()))
-    }
-
-    /// Commits the totals alone.
-    pub(crate) fn commit_totals(mut self) -> Result<(), String> {
-        self.step.has_writes = true;
-        self.commit()
     }
 }

@@ -13,6 +13,7 @@ use crate::record::{Cause, Fence, Record, State, Transition};
 use crate::store::StoreError;
 use crate::store::embedded::layout::keys;
 use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan_keys};
+use crate::store::embedded::layout::totals::Totals;
 
 /// The bytes that a record adds to an entry that lists it: its id and fence. They count for the step at once, while
 /// `take_writes` makes the entry later.
@@ -25,15 +26,13 @@ const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 impl<E: StorageEngine> Batch<'_, E> {
     /// Marks a run of the last process as interrupted.
     pub(crate) fn interrupt_run(&mut self, id: RecordId) -> Result<(), StoreError> {
-        match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
-            Some(Record { state: State::Running { .. }, fence, .. }) => {
-                self.take(id, Transition::Interrupt { fence, cause: Cause::ProcessEnded, lost: None })?;
-                self.shared.slots.telemetry.found_interrupted();
-                Ok(())
-            }
-            // The run has ended, or its record is gone: its listing is outdated.
-            _ => Ok(()),
+        let current = self.current(id).map_err(|error| self.shared.read_failed(error, id))?;
+        // Otherwise the run has ended, or its record is gone: its listing is outdated.
+        if let Some(Record { state: State::Running { .. }, fence, .. }) = current {
+            self.take(id, Transition::Interrupt { fence, cause: Cause::ProcessEnded, lost: None })?;
+            self.shared.slots.telemetry.found_interrupted();
         }
+        Ok(())
     }
 
     /// Lists when a record that cannot be read expires, if nothing else says so. Its key is refused until then.
@@ -54,8 +53,9 @@ impl<E: StorageEngine> Batch<'_, E> {
         let bytes = new.as_ref().map(|record| codec::encode(&id, record)).transpose().map_err(corrupt)?;
         self.shared.cache.remove(&id);
         self.step.has_writes = true;
-        self.sums.records += i64::from(new.is_some()) - i64::from(old.is_some());
-        self.sums.bytes += outcome_bytes(new.as_ref()) - outcome_bytes(old.as_ref());
+        let Totals { count, bytes: outcomes, .. } = &mut self.totals;
+        *count = count.saturating_add_signed(i64::from(new.is_some()) - i64::from(old.is_some()));
+        *outcomes = outcomes.saturating_add_signed(outcome_bytes(new.as_ref()) - outcome_bytes(old.as_ref()));
         if !is_one_by_one(old.as_ref(), new.as_ref()) {
             self.step.writes.require_atomic();
         }
@@ -156,8 +156,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.shared.cache.remove(&id);
         self.erase(&keys::record(&id));
         self.gone.push(id);
-        self.sums.records -= 1;
-        self.sums.bytes -= i64::from(length);
+        self.totals.count = self.totals.count.saturating_sub(1);
+        self.totals.bytes = self.totals.bytes.saturating_sub(length.into());
         self.overlay.insert(id, None);
     }
 
@@ -196,16 +196,11 @@ impl<E: StorageEngine> Batch<'_, E> {
     pub(crate) fn erase_entry(&mut self, key: &[u8]) {
         if self.erased.insert(key.to_vec()) {
             let number = keys::number_of(key);
-            self.sums.numbers = self.sums.numbers.wrapping_sub(number);
+            self.totals.numbers = self.totals.numbers.wrapping_sub(number);
             self.step.leaving.push(number);
             self.step.writes.remove(key);
             self.step.has_writes = true;
         }
-    }
-
-    /// Returns whether this batch removes an entry.
-    pub(crate) fn has_erased(&self, key: &[u8]) -> bool {
-        self.erased.contains(key)
     }
 
     /// Writes a key that belongs to no record.

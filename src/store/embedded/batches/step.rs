@@ -1,13 +1,12 @@
 //! Writes what a batch has decided, in steps that are bounded in size.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::batch::{Batch, StepUnderWay};
 use crate::store::StoreError;
 use crate::store::embedded::layout::keys;
 use crate::store::embedded::layout::storage_engine::StorageEngine;
-use crate::store::embedded::layout::totals::{Entries, MAX_LEAVING, Totals};
+use crate::store::embedded::layout::totals::MAX_LEAVING;
 use crate::store::embedded::layout::writes::{MAX_IN_ORDER, Writes};
 use crate::store::embedded::state::READERS;
 
@@ -70,27 +69,11 @@ impl<E: StorageEngine> Batch<'_, E> {
         Ok(())
     }
 
-    /// Returns the totals as this batch leaves them.
-    pub(crate) fn totals(&self, leaving: Vec<u64>) -> Totals {
-        let shared = self.shared;
-        Totals {
-            count: shared.count.load(Ordering::Relaxed).saturating_add_signed(self.sums.records),
-            seen: self.now.as_millis(),
-            entries: Entries {
-                sum: shared.numbers.load(Ordering::Relaxed).wrapping_add(self.sums.numbers),
-                below: shared.unused_number(),
-                leaving,
-            },
-            bytes: shared.bytes.load(Ordering::Relaxed).saturating_add_signed(self.sums.bytes),
-            step: self.number,
-        }
-    }
-
     /// Returns the writes so far, with the totals that go with them.
     pub(crate) fn take_writes(&mut self) -> Writes {
         let StepUnderWay { writes, listings, leaving, is_transaction, .. } = &mut self.step;
         let written = listings.write(writes, || self.shared.next_number());
-        self.sums.numbers = self.sums.numbers.wrapping_add(written);
+        self.totals.numbers = self.totals.numbers.wrapping_add(written);
         let mut leaving = std::mem::take(leaving);
         if leaving.len() > MAX_LEAVING || writes.len() > MAX_IN_ORDER {
             writes.require_atomic();
@@ -100,9 +83,9 @@ impl<E: StorageEngine> Batch<'_, E> {
             leaving.clear();
         }
         // The totals have the number of the step that they are a part of.
-        self.number += 1;
-        let totals = self.totals(leaving);
-        self.step.writes.insert(keys::TOTALS, totals.encode());
+        self.totals.step += 1;
+        (self.totals.below, self.totals.leaving) = (self.shared.unused_number(), leaving);
+        self.step.writes.insert(keys::TOTALS, self.totals.encode());
         self.step.has_writes = false;
         std::mem::take(&mut self.step.writes)
     }

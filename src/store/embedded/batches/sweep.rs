@@ -56,8 +56,7 @@ fn note_cleared<E: StorageEngine>(batch: &mut Batch<'_, E>) {
     }
     shared.removed.store(0, Ordering::Relaxed);
     let below = shared.runs.lock().first_entry().unwrap_or_else(|| shared.unused_number());
-    let before = shared.swept_until();
-    let cleared = Cleared { before, below };
+    let cleared = Cleared { before: shared.swept_until(), below };
     batch.write(keys::CLEARED, cleared.encode());
     batch.cleared = Some(cleared);
 }
@@ -75,17 +74,13 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
         }
         // A key that is too short for a time is not one that the store wrote.
         let Some(expires) = keys::time_of(key) else { continue };
-        if expires > batch.now {
+        if expires > batch.now || seen >= limit {
             // It will be late if no sweep comes to it.
             due = Some(expires);
             break;
         }
-        if seen >= limit {
-            due = Some(expires);
-            break;
-        }
         // The engine has the entry until the step that removes it is written.
-        if batch.has_erased(key) {
+        if batch.erased.contains(key) {
             continue;
         }
         // An entry that was damaged after the opening cannot be used. The next opening notices by the sum of the
@@ -137,7 +132,7 @@ fn remove<E: StorageEngine>(
     expires: Timestamp,
 ) -> Result<Removed, StoreError> {
     let length = batch.shared.key_filter.length_as_listed(&id, fence, expires);
-    if let Some(length) = length.filter(|_| !batch.has_changed(&id)) {
+    if let Some(length) = length.filter(|_| !batch.overlay.contains_key(&id)) {
         batch.remove_plain(id, length);
         return Ok(Removed::Record);
     }
@@ -175,7 +170,7 @@ fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Re
         let orphan = orphan.as_ref();
         let Some(id) = orphan.get(1..33).and_then(keys::id_of) else { continue };
         // This very batch may complete its record, with chunks under the same keys.
-        if batch.has_changed(&id) {
+        if batch.overlay.contains_key(&id) {
             continue;
         }
         // An engine may bring back what was removed, as after a merge that left a removal out.

@@ -81,8 +81,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         outcome: Bytes,
     ) -> Result<(Writes, Self), StoreError> {
         let mut batch = Self::new(self.shared, self.engine);
-        // `merge` takes `sums` and `number` back, so they begin with the values of this batch.
-        (batch.now, batch.sums, batch.number, batch.step.is_transaction) = (self.now, self.sums, self.number, true);
+        // `merge` takes the totals back, so they begin with those of this batch.
+        (batch.now, batch.totals, batch.step.is_transaction) = (self.now, self.totals.clone(), true);
         batch.write_record(id, old, Some(new), Some(outcome))?;
         Ok((batch.take_writes(), batch))
     }
@@ -90,7 +90,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// Takes over what a batch made by [`apart`](Self::apart) has written.
     fn merge(&mut self, apart: Self) {
         self.overlay.extend(apart.overlay);
-        (self.sums, self.number) = (apart.sums, apart.number);
+        self.totals = apart.totals;
         self.listed += apart.listed;
         self.chunks += apart.chunks;
         self.fresh.extend(apart.fresh);

@@ -35,6 +35,22 @@ pub(crate) enum Found {
     Damaged,
 }
 
+/// The facts about a store's directory that are known before its engine is opened.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) path: &'a Path,
+    /// `true` if the lock file says that an opening was complete.
+    pub(crate) is_complete: bool,
+    /// `true` if something may have been recorded.
+    pub(crate) was_used: bool,
+    /// The content of the checkpoint file, which says up to which step everything was durable.
+    pub(crate) checkpoint: Found,
+    /// The step after which a loss is accepted.
+    pub(crate) accepted: Option<u64>,
+    /// What is wrong with the engine's files, once they are examined.
+    pub(crate) damage: Option<Damage>,
+}
+
 /// The finding about the checkpoint when a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checked {
@@ -82,92 +98,85 @@ pub(crate) fn read(path: &Path) -> Result<Found, OpenError> {
     }
 }
 
-/// Compares the checkpoint that was found with the last step that was recovered. `was_used` says that something may
-/// have been recorded, `accepted` is the step after which a loss is accepted, and `damage` is what the engine says of
-/// its files.
-pub(crate) fn check(
-    path: &Path,
-    found: Found,
-    last: Checkpoint,
-    was_used: bool,
-    accepted: Option<u64>,
-    damage: Option<&Damage>,
-) -> Result<Checked, OpenError> {
-    match found {
-        // `check_damage` has accepted it, and has removed the checkpoint.
-        Found::Whole(checkpoint) if checkpoint.step <= last.step && damage.is_some_and(|damage| damage.is_certain) => {}
-        Found::Whole(checkpoint) if checkpoint.step <= last.step => return Ok(Checked::Holds),
-        Found::Missing if !was_used => return Ok(Checked::New),
-        found => require_accepted(lost(path, found, last, damage), accepted)?,
-    }
-    last.write(path)?;
-    Ok(Checked::Accepted)
-}
-
-/// Returns the error for a loss of what came after `last`.
-fn lost(path: &Path, found: Found, last: Checkpoint, damage: Option<&Damage>) -> OpenError {
-    // The number of missing steps, if it is known, and the loss in words, for the error and the log.
-    let (missing, what) = match found {
-        Found::Whole(checkpoint) => {
-            let missing = checkpoint.step.saturating_sub(last.step);
-            (Some(missing), format!("the last {missing} batches of writes are missing, until {}", utc(checkpoint.time)))
+impl Known<'_> {
+    /// Compares the checkpoint that was found with the last step that was recovered.
+    pub(crate) fn check(&self, last: Checkpoint) -> Result<Checked, OpenError> {
+        let damage = self.damage.as_ref();
+        match self.checkpoint {
+            // `check_damage` has accepted it, and has removed the checkpoint.
+            Found::Whole(found) if found.step <= last.step && damage.is_some_and(|damage| damage.is_certain) => {}
+            Found::Whole(found) if found.step <= last.step => return Ok(Checked::Holds),
+            Found::Missing if !self.was_used => return Ok(Checked::New),
+            _ => self.require_accepted(self.lost(last, damage))?,
         }
-        Found::Missing => (None, format!("{CHECKPOINT_FILE} is missing, so it is unknown how much else is")),
-        Found::Damaged => (None, format!("{CHECKPOINT_FILE} is damaged, so it is unknown how much is missing")),
-    };
-    let damage = damage.map_or_else(String::new, |damage| format!("; {}", damage.what));
-    let reason =
-        format!("{what}. The last batch that is there, number {}, is of {}{damage}", last.step, utc(last.time));
-    OpenError::Lost { path: path.into(), last: last.step, missing, since: Some(last.time), reason }
-}
-
-/// Refuses a store whose files are certainly damaged, or damaged before the step of the checkpoint, or damaged without
-/// a checkpoint, unless that loss is accepted. Without a checkpoint and a known step, [`check`] refuses it.
-///
-/// If it is accepted, the checkpoint is removed until the opening has written a new one. The engine forgets the damage
-/// when it is opened, so a process that dies meanwhile must not leave a store that looks whole.
-pub(crate) fn check_damage(
-    path: &Path,
-    found: Found,
-    was_used: bool,
-    accepted: Option<u64>,
-    damage: Option<&Damage>,
-) -> Result<(), OpenError> {
-    let Some(Damage { what, is_certain, last }) = damage else { return Ok(()) };
-    let last_of_lost = match found {
-        Found::Whole(checkpoint) => last.filter(|last| last.step < checkpoint.step),
-        Found::Missing if !was_used => None,
-        // Nothing says that no more was durable.
-        Found::Missing | Found::Damaged => *last,
-    };
-    if let Some(last) = last_of_lost {
-        // `check` finds the same loss once the engine is open, and logs that it is accepted.
-        return if accepted == Some(last.step) { Ok(()) } else { Err(lost(path, found, last, damage)) };
+        last.write(self.path)?;
+        Ok(Checked::Accepted)
     }
-    let (Found::Whole(checkpoint), true) = (found, *is_certain) else { return Ok(()) };
-    let reason = format!(
-        "records that changed since the opening before the last one may be missing: {what}. The last batch of the \
-         checkpoint, number {}, is of {}",
-        checkpoint.step,
-        utc(checkpoint.time)
-    );
-    let lost = OpenError::Lost { path: path.into(), last: checkpoint.step, missing: None, since: None, reason };
-    require_accepted(lost, accepted)?;
-    let file = path.join(CHECKPOINT_FILE);
-    fs::remove_file(&file).map_err(directory::io_error("removing", &file))?;
-    directory::sync_one(path)
-}
 
-/// Returns the loss as an error, unless it is the one that is accepted.
-fn require_accepted(lost: OpenError, accepted: Option<u64>) -> Result<(), OpenError> {
-    match &lost {
-        OpenError::Lost { path, last, missing, reason, .. } if accepted == Some(*last) => tracing::error!(
-            target: "tower_idempotency", path = %path.display(), last, missing, reason,
-            "the store has lost records and is opened without them, as accept_loss_after says: their keys can run again"
-        ),
-        _ => return Err(lost),
+    /// Returns the error for a loss of what came after `last`.
+    fn lost(&self, last: Checkpoint, damage: Option<&Damage>) -> OpenError {
+        // The number of missing steps, if it is known, and the loss in words, for the error and the log.
+        let (missing, what) = match self.checkpoint {
+            Found::Whole(found) => {
+                let missing = found.step.saturating_sub(last.step);
+                (Some(missing), format!("the last {missing} batches of writes are missing, until {}", utc(found.time)))
+            }
+            Found::Missing => (None, format!("{CHECKPOINT_FILE} is missing, so it is unknown how much else is")),
+            Found::Damaged => (None, format!("{CHECKPOINT_FILE} is damaged, so it is unknown how much is missing")),
+        };
+        let damage = damage.map_or_else(String::new, |damage| format!("; {}", damage.what));
+        let reason =
+            format!("{what}. The last batch that is there, number {}, is of {}{damage}", last.step, utc(last.time));
+        OpenError::Lost { path: self.path.into(), last: last.step, missing, since: Some(last.time), reason }
     }
-    Ok(())
+
+    /// Refuses a store whose files are certainly damaged, or damaged before the step of the checkpoint, or damaged
+    /// without a checkpoint, unless that loss is accepted. Without a checkpoint and a known step,
+    /// [`check`](Self::check) refuses it.
+    ///
+    /// If it is accepted, the checkpoint is removed until the opening has written a new one. The engine forgets the
+    /// damage when it is opened, so a process that dies meanwhile must not leave a store that looks whole.
+    pub(crate) fn check_damage(&self, damage: Option<&Damage>) -> Result<(), OpenError> {
+        let Some(Damage { what, is_certain, last }) = damage else { return Ok(()) };
+        let last_of_lost = match self.checkpoint {
+            Found::Whole(found) => last.filter(|last| last.step < found.step),
+            Found::Missing if !self.was_used => None,
+            // Nothing says that no more was durable.
+            Found::Missing | Found::Damaged => *last,
+        };
+        if let Some(last) = last_of_lost {
+            // `check` finds the same loss once the engine is open, and logs that it is accepted.
+            return if self.accepted == Some(last.step) { Ok(()) } else { Err(self.lost(last, damage)) };
+        }
+        let (Found::Whole(Checkpoint { step, time }), true) = (self.checkpoint, *is_certain) else { return Ok(()) };
+        let reason = format!(
+            "records that changed since the opening before the last one may be missing: {what}. The last batch of the \
+             checkpoint, number {step}, is of {}",
+            utc(time)
+        );
+        self.require_accepted(OpenError::Lost {
+            path: self.path.into(),
+            last: step,
+            missing: None,
+            since: None,
+            reason,
+        })?;
+        let file = self.path.join(CHECKPOINT_FILE);
+        fs::remove_file(&file).map_err(directory::io_error("removing", &file))?;
+        directory::sync_one(self.path)
+    }
+
+    /// Returns the loss as an error, unless it is the one that is accepted.
+    fn require_accepted(&self, lost: OpenError) -> Result<(), OpenError> {
+        match &lost {
+            OpenError::Lost { path, last, missing, reason, .. } if self.accepted == Some(*last) => tracing::error!(
+                target: "tower_idempotency", path = %path.display(), last, missing, reason,
+                "the store has lost records and is opened without them, as accept_loss_after says: their keys can run again"
+            ),
+            _ => return Err(lost),
+        }
+        Ok(())
+    }
 }
 
 /// Returns a time in the form of RFC 3339.
@@ -229,7 +238,11 @@ mod tests {
     #[test]
     fn a_loss_is_accepted_after_the_named_batch_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let check = |found, was_used, accepted| check(directory.path(), found, checkpoint(5), was_used, accepted, None);
+        let path = directory.path();
+        let check = |found, was_used, accepted| {
+            let known = Known { path, is_complete: was_used, was_used, checkpoint: found, accepted, damage: None };
+            known.check(checkpoint(5))
+        };
         for found in [Found::Whole(checkpoint(4)), Found::Whole(checkpoint(5))] {
             assert_eq!(check(found, true, None).unwrap(), Checked::Holds);
         }

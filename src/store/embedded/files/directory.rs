@@ -102,10 +102,17 @@ pub(crate) fn acquire(path: &Path) -> Result<Lock, OpenError> {
     if path.exists() {
         refuse_foreign(path)?;
     } else {
-        private_builder().create(path).map_err(io_error("creating", path))?;
+        // Only the user may read them, those above that are missing included.
+        let mut builder = DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(path).map_err(io_error("creating", path))?;
     }
     let lock = lock(path)?;
-    make_private(path)?;
+    // Only the user who runs the process may read the answers.
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .map_err(io_error("making private", path))?;
     Ok(Lock(Arc::new(Mutex::new(Some(lock)))))
 }
 
@@ -178,27 +185,6 @@ pub(crate) fn is_unlocked(file: &Path) -> bool {
         Ok(file) => file.try_lock().map(|()| LockedFile(file)).is_ok(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
-}
-
-/// Only the user who runs the process may read the answers.
-#[cfg(unix)]
-fn make_private(path: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io_error("making private", path))
-}
-
-#[cfg(not(unix))]
-fn make_private(_: &Path) -> Result<(), OpenError> {
-    Ok(())
-}
-
-/// Makes directories that only the user may read, those above that are missing included.
-fn private_builder() -> DirBuilder {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
 }
 
 /// Renames the remains of a first opening that a power cut interrupted. Nothing was recorded in them, but the engine

@@ -7,16 +7,11 @@ use std::io;
 const NEEDED: usize = 32;
 
 /// Says whether descriptors are left. None are kept in reserve: as soon as they were free, waiting connections would
-/// take them before an engine's thread does.
+/// take them before an engine's thread does. The file is what they are tried with.
 #[derive(Debug)]
-pub(in crate::store) struct Descriptors(File);
+pub(in crate::store) struct Descriptors(pub(in crate::store) File);
 
 impl Descriptors {
-    /// `file` is what they are tried with.
-    pub(in crate::store) fn new(file: File) -> Self {
-        Self(file)
-    }
-
     /// Returns whether as many descriptors are left as an engine's thread needs.
     pub(in crate::store) fn are_left(&self) -> bool {
         let files: io::Result<Vec<File>> = (0..NEEDED).map(|_| self.0.try_clone()).collect();

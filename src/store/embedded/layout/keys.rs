@@ -54,14 +54,9 @@ pub(crate) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
     key
 }
 
-/// Returns whether this is the key of an entry that lists records.
-pub(crate) fn is_entry(key: &[u8]) -> bool {
-    key.starts_with(RUNNING) || key.starts_with(EXPIRY)
-}
-
-/// Returns whether this is the key of a chunk of an outcome.
-pub(crate) fn is_chunk(key: &[u8]) -> bool {
-    key.starts_with(b"c")
+/// Returns whether this is the key of an entry that lists records, or of a chunk of an outcome.
+pub(crate) fn is_entry_or_chunk(key: &[u8]) -> bool {
+    [RUNNING, EXPIRY, b"c"].iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Returns the key by which an interrupted operation is listed, the oldest first.

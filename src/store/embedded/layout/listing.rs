@@ -24,21 +24,13 @@ const LIST_BYTES: usize = 100 * ITEM_BYTES;
 /// The listing entries of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Listings {
-    // The items by their expiry. They are divided into entries, and get their numbers, when they are written.
+    /// The items by their expiry. They are divided into entries, and get their numbers, when they are written.
     expiring: BTreeMap<Timestamp, Vec<u8>>,
-    // The entry that claims are added to, and earlier ones, which are full, or empty and then not written. Claims get
-    // their entry's number at once, because `Runs` counts by it.
-    claimed: Claimed,
-    full: Vec<Claimed>,
+    /// The items of claims by the number of their entry, of which only the last one has room. Claims get their
+    /// entry's number at once, because `Runs` counts by it.
+    claimed: BTreeMap<u64, Vec<u8>>,
     /// The bytes that a new list has room for.
     room: usize,
-}
-
-/// An entry that lists claimed operations.
-#[derive(Debug, Default)]
-struct Claimed {
-    number: u64,
-    list: Vec<u8>,
 }
 
 impl Listings {
@@ -55,23 +47,16 @@ impl Listings {
 
     /// Lists a record as claimed, and returns the number of its entry. `next` returns a new number.
     pub(crate) fn claimed(&mut self, id: &RecordId, fence: Fence, next: impl FnOnce() -> u64) -> u64 {
-        if self.claimed.list.is_empty() || self.claimed.list.len() == LIST_BYTES {
-            let new = Claimed { number: next(), list: Vec::with_capacity(self.room) };
-            self.full.push(std::mem::replace(&mut self.claimed, new));
-        }
-        append(&mut self.claimed.list, id, fence);
-        self.claimed.number
+        let room = self.room;
+        let last = self.claimed.last_key_value().filter(|(_, list)| list.len() < LIST_BYTES);
+        let number = last.map_or_else(next, |(number, _)| *number);
+        append(self.claimed.entry(number).or_insert_with(|| Vec::with_capacity(room)), id, fence);
+        number
     }
 
     /// Forgets an entry of claims that is not written yet. Returns whether there was one with this number.
     pub(crate) fn forget(&mut self, number: u64) -> bool {
-        if self.claimed.number == number && !self.claimed.list.is_empty() {
-            self.claimed = Claimed::default();
-            return true;
-        }
-        let before = self.full.len();
-        self.full.retain(|claimed| claimed.number != number);
-        self.full.len() < before
+        self.claimed.remove(&number).is_some()
     }
 
     /// Puts all entries into `writes`, and returns the sum of their numbers. `next` returns new numbers.
@@ -87,8 +72,7 @@ impl Listings {
                 write(number, &keys::expiry(expires, number), list);
             }
         }
-        let last = std::mem::take(&mut self.claimed);
-        for Claimed { number, list } in self.full.drain(..).chain([last]).filter(|claimed| !claimed.list.is_empty()) {
+        for (number, list) in std::mem::take(&mut self.claimed) {
             write(number, &keys::claimed(number), &list);
         }
         sum

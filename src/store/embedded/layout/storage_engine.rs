@@ -202,29 +202,21 @@ pub(crate) enum ReadError {
 /// A function that returns what the store writes together with an outcome.
 pub(crate) type RecordWritesFn<'a> = &'a mut dyn FnMut(&Bytes) -> Transacted<Writes>;
 
+/// An entry that is read, or the error of the read.
+type Entry<E> = Result<(<E as StorageEngine>::Value, <E as StorageEngine>::Value), ReadError>;
+
 /// Returns all entries whose keys begin with `prefix`.
-pub(crate) fn scan<'a, E: StorageEngine>(
-    engine: &'a E,
-    prefix: &[u8],
-) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
-    scan_within(engine, prefix.to_vec(), prefix)
+pub(crate) fn scan<'a, E: StorageEngine>(engine: &'a E, prefix: &[u8]) -> impl Iterator<Item = Entry<E>> + use<'a, E> {
+    scan_within(engine, prefix.to_vec(), prefix.to_vec())
 }
 
 /// Returns the entries from a key on that are of its kind.
-pub(crate) fn scan_from<'a, E: StorageEngine>(
-    engine: &'a E,
-    from: Vec<u8>,
-) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
+pub(crate) fn scan_from<E: StorageEngine>(engine: &E, from: Vec<u8>) -> impl Iterator<Item = Entry<E>> {
     let kind = from.get(..1).unwrap_or_default().to_vec();
-    scan_within(engine, from, &kind)
+    scan_within(engine, from, kind)
 }
 
-fn scan_within<'a, E: StorageEngine>(
-    engine: &'a E,
-    from: Vec<u8>,
-    prefix: &[u8],
-) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
-    let prefix = prefix.to_vec();
+fn scan_within<E: StorageEngine>(engine: &E, from: Vec<u8>, prefix: Vec<u8>) -> impl Iterator<Item = Entry<E>> {
     let entries = engine.range(from);
     entries.take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.as_ref().starts_with(&prefix)))
 }

@@ -16,19 +16,12 @@ pub(crate) struct Totals {
     pub(crate) count: u64,
     /// The latest time that the store has seen, in milliseconds.
     pub(crate) seen: u64,
-    /// The totals over the listing entries.
-    pub(crate) entries: Entries,
+    /// The sum of the numbers of all listing entries, which wraps.
+    pub(crate) numbers: u64,
     /// The bytes of all outcomes.
     pub(crate) bytes: u64,
     /// The number of the step that wrote them. Each step has the next number.
     pub(crate) step: u64,
-}
-
-/// The totals over the listing entries.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Entries {
-    /// The sum of their numbers, which wraps.
-    pub(crate) sum: u64,
     /// Entries from this number on came later, and are not counted.
     pub(crate) below: u64,
     /// Entries with these numbers were about to be removed, and are not counted.
@@ -42,9 +35,8 @@ pub(crate) const MAX_LEAVING: usize = 64;
 impl Totals {
     /// Returns the stored form: these numbers in this order, big-endian. Its length says how many are leaving.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Self { count, seen, bytes, step, entries } = self;
-        let Entries { sum, below, leaving } = entries;
-        [*count, *seen, *sum, *bytes, *step, *below].iter().chain(leaving).copied().flat_map(u64::to_be_bytes).collect()
+        let &Self { count, seen, numbers, bytes, step, below, ref leaving } = self;
+        [count, seen, numbers, bytes, step, below].iter().chain(leaving).copied().flat_map(u64::to_be_bytes).collect()
     }
 
     /// Returns the step that wrote them.
@@ -54,10 +46,10 @@ impl Totals {
 
     /// Reads the stored form; `None` if its length is wrong. It has no checksum of its own.
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {
-        let (numbers, []) = value.as_chunks::<8>() else { return None };
-        let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_be_bytes(*number)).collect();
-        let [count, seen, sum, bytes, step, below, ref leaving @ ..] = *numbers else { return None };
-        Some(Self { count, seen, bytes, step, entries: Entries { sum, below, leaving: leaving.to_vec() } })
+        let (values, []) = value.as_chunks::<8>() else { return None };
+        let values: Vec<u64> = values.iter().map(|value| u64::from_be_bytes(*value)).collect();
+        let [count, seen, numbers, bytes, step, below, ref leaving @ ..] = *values else { return None };
+        Some(Self { count, seen, numbers, bytes, step, below, leaving: leaving.to_vec() })
     }
 }
 
@@ -67,8 +59,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_nothing_is_made_of_what_was_cut() {
-        let entries = Entries { sum: 3, below: 5, leaving: vec![7, 8] };
-        let totals = Totals { count: 1, seen: 2, entries, bytes: 4, step: 6 };
+        let totals = Totals { count: 1, seen: 2, numbers: 3, bytes: 4, step: 5, below: 6, leaving: vec![7, 8] };
         let encoded = totals.encode();
         assert_eq!(Totals::decode(&encoded), Some(totals));
         for cut in [0, 8, 15, 16, 24, 32, 40, encoded.len() - 1] {

@@ -23,9 +23,9 @@ pub(crate) const MAX_IN_ORDER: usize = 128;
 /// The keys of one step, each with its new value.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
-    // `None` removes the key. A later write of a key replaces an earlier one, so each key is written once.
+    /// `None` removes the key. A later write of a key replaces an earlier one, so each key is written once.
     entries: HashMap<Vec<u8>, Option<Bytes>, RandomState>,
-    // An upper bound, because replaced writes stay counted.
+    /// An upper bound, because replaced writes stay counted.
     bytes: usize,
     is_atomic: bool,
 }
@@ -81,7 +81,7 @@ impl Writes {
     /// 2. The records.
     /// 3. The totals, which say up to which number they count the entries, and which entries are about to be removed.
     ///    If the step was interrupted before them, the opening counts what they leave out; see
-    ///    [`LateRecord`](crate::store::embedded::key_filter::LateRecord).
+    ///    [`Listed::late`](crate::store::embedded::key_filter::Listed).
     /// 4. The entries that are removed.
     pub(crate) fn in_order(self) -> Vec<(Vec<u8>, Option<Bytes>)> {
         let mut entries: Vec<_> = self.entries.into_iter().collect();
@@ -92,7 +92,7 @@ impl Writes {
 
 /// Returns the place of a key in [`Writes::in_order`], from 0 on.
 fn place(key: &[u8], is_removed: bool) -> u8 {
-    match (is_removed, keys::is_entry(key) || keys::is_chunk(key), key == keys::TOTALS) {
+    match (is_removed, keys::is_entry_or_chunk(key), key == keys::TOTALS) {
         (true, ..) => 3,
         (_, _, true) => 2,
         (_, true, _) => 0,

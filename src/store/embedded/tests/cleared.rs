@@ -42,7 +42,7 @@ fn trap_124_entries_that_come_back_after_they_were_cleared_change_nothing() {
         drop(still);
         for is_after_the_last_boot in [false, true] {
             let still = opened::<E>(&directory);
-            assert_eq!(still.shared.count.load(Ordering::Relaxed), 1, "{is_after_the_last_boot}");
+            assert_eq!(still.shared.totals.lock().count, 1, "{is_after_the_last_boot}");
             assert!(still.load(id("running")).is_some_and(|record| matches!(record.state, State::Interrupted { .. })));
             assert!(!still.shared.key_filter.may_have(&id("ended")) && still.load(id("ended")).is_none());
             let (interrupted, listed) = (still.count("i"), entries(&still, keys::EXPIRY).len());

@@ -69,7 +69,7 @@ fn what_an_engine_does_after_the_answers_takes_none_of_them_back_and_poisons_the
 async fn what_was_queued_when_the_store_was_poisoned_is_not_said_to_be_done() {
     on_each!(async E, {
         let directory = tempfile::tempdir().unwrap();
-        let store = setup::<E>(&clock()).open(&directory.path().join("s")).unwrap();
+        let store = setup::<E>(&clock()).open(directory.path().join("s")).unwrap();
         let queued: Vec<_> =
             (0..100).map(|number| store.apply(id(&format!("k{number}")), Transition::Claim(wish()))).collect();
         store.shared().poison("a test".to_owned());

@@ -44,7 +44,7 @@ fn checkpoint_at(path: &Path, step: u64) {
 }
 
 fn open<E: Tested>(path: &Path, accepted: Option<u64>) -> Result<StoreState<E>, OpenError> {
-    prepared(Setup { accept_loss_after: accepted, ..setup::<E>(&clock()) }, path)
+    prepared(EmbeddedStoreBuilder { accept_loss_after: accepted, ..setup::<E>(&clock()) }, path)
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn the_checkpoint_covers_each_step_that_is_durable_and_never_one_that_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let still = opened::<E>(&directory);
-        let known = || still.shared.step.load(Ordering::Relaxed);
+        let known = || still.shared.totals.lock().step;
         // It has no claim on disk, so its batch writes nothing but the transaction.
         let hold = Hold { id: id("committed"), fence: still.shared.next_fence().unwrap(), attempt: 1 };
         let completion = ending(hold, RunResult::Outcome(()));
@@ -178,7 +178,7 @@ async fn a_store_that_is_closed_or_dropped_is_marked_to_its_last_step() {
             let path = directory.path().join("s");
             let store = setup::<E>(&clock()).open(&path).unwrap();
             run(&store, "k").await;
-            let durable = store.shared().step.load(Ordering::Relaxed);
+            let durable = store.shared().totals.lock().step;
             if closes {
                 store.close().await.unwrap();
             }

@@ -18,13 +18,12 @@ use tokio::sync::oneshot;
 
 use super::batches::batch::Batch;
 use super::batches::sweep::sweep;
+use super::builder::EmbeddedStoreBuilder;
 use super::command::{Command, Submitted};
 use super::layout::keys;
 use super::layout::storage_engine::{StorageEngine, scan_keys};
 use super::layout::writes::Writes;
-use super::open::Setup;
 use super::read;
-use super::space::Limits;
 use super::state::StoreState;
 use super::store::EmbeddedStore;
 use super::transact::{AppValue, Purpose, Transact};
@@ -215,17 +214,8 @@ fn clock() -> ManualClock {
     ManualClock::new(Timestamp::from_millis(1_000_000))
 }
 
-fn setup<E: Tested>(clock: &ManualClock) -> Setup<E> {
-    let limits = Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None };
-    Setup {
-        engine: E::Options::default(),
-        outcome_cache_bytes: 1 << 24,
-        limits,
-        clock: Arc::new(clock.clone()),
-        create: true,
-        accept_loss_after: None,
-        fences_above: Fence(0),
-    }
+fn setup<E: Tested>(clock: &ManualClock) -> EmbeddedStoreBuilder<E> {
+    EmbeddedStoreBuilder::default().clock(clock.clone())
 }
 
 /// Sets a key past the store.
@@ -284,7 +274,7 @@ impl<E: Tested> Still<E> {
 
 /// Opens a store without its threads. sled's threads may hold the file of a store that was dropped a little longer, so
 /// this waits for them.
-fn prepared<E: Tested>(setup: Setup<E>, path: &Path) -> Result<StoreState<E>, OpenError> {
+fn prepared<E: Tested>(setup: EmbeddedStoreBuilder<E>, path: &Path) -> Result<StoreState<E>, OpenError> {
     let began = Instant::now();
     loop {
         match setup.clone().prepare(path) {

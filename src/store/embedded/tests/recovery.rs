@@ -1,7 +1,6 @@
 //! The findings of an opening after a crash, whatever part of a step has reached the disk.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 
 use super::map_engine::OUTLIVED;
 use super::*;
@@ -26,8 +25,7 @@ enum Shape {
 /// Checks that the lists are whole, so that nothing has to be made anew.
 fn assert_listed<E: Tested>(still: &Still<E>) {
     let totals = Totals::decode(still.engine.get(keys::TOTALS).unwrap().unwrap().as_ref()).unwrap();
-    let listed =
-        KeyFilter::load(&still.engine, Cleared::read(&still.engine).unwrap(), totals.count, &totals.entries).unwrap();
+    let listed = KeyFilter::load(&still.engine, Cleared::read(&still.engine).unwrap(), &totals).unwrap();
     assert!(listed.is_whole, "nothing has to be made anew");
 }
 
@@ -79,13 +77,13 @@ fn assert_known<E: Tested>(still: &Still<E>) -> usize {
     let ids: Vec<_> =
         scan_keys(&still.engine, keys::RECORDS).map(|key| keys::id_of(key.unwrap().as_ref()).unwrap()).collect();
     assert!(ids.iter().all(|id| still.shared.key_filter.may_have(id)), "memory has every record");
-    assert_eq!(still.shared.count.load(Ordering::Relaxed), ids.len() as u64, "the count doesn't drift");
+    assert_eq!(still.shared.totals.lock().count, ids.len() as u64, "the count doesn't drift");
     let bytes = |id: &RecordId| match still.load(*id).unwrap().state {
         State::Completed { outcome } => outcome.len() as u64,
         State::Running { .. } => panic!("a run of the last process"),
         State::Interrupted { .. } | State::Consumed { .. } => 0,
     };
-    assert_eq!(still.shared.bytes.load(Ordering::Relaxed), ids.iter().map(bytes).sum::<u64>(), "nor do the bytes");
+    assert_eq!(still.shared.totals.lock().bytes, ids.iter().map(bytes).sum::<u64>(), "nor do the bytes");
     ids.len()
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::map_engine::{FAILING, MapEngine};
 use super::*;
 use crate::store::embedded::batches::sweep::sweep;
+use crate::store::embedded::layout::totals::Totals;
 use crate::store::embedded::writer::{SWEPT_IDLE, along_with};
 
 #[test]
@@ -51,7 +52,7 @@ fn a_record_that_is_as_it_was_listed_is_swept_without_a_read() {
         still.clock.advance(HOUR * 2);
         assert_eq!(still.sweep(), 2);
         let shared = &still.shared;
-        let [count, bytes] = [&shared.count, &shared.bytes].map(|total| total.load(Ordering::Relaxed));
+        let Totals { count, bytes, .. } = *shared.totals.lock();
         assert_eq!((count, bytes, shared.slots.telemetry.counters.corrupt.load(Ordering::Relaxed)), (0, 0, 0));
         assert!(ids.iter().all(|id| !shared.key_filter.may_have(id)));
         assert_eq!([still.count("r"), still.count("e"), still.count("g")], [0; 3]);
@@ -72,7 +73,7 @@ fn a_record_that_the_batch_has_deleted_is_not_swept_again() {
         batch.write_record(id, record, None, None).unwrap();
         assert_eq!(sweep(&mut batch, SWEPT_IDLE).unwrap().records, 0);
         batch.commit().unwrap();
-        let [count, bytes] = [&still.shared.count, &still.shared.bytes].map(|total| total.load(Ordering::Relaxed));
+        let Totals { count, bytes, .. } = *still.shared.totals.lock();
         assert_eq!((count, bytes, still.count("e")), (0, 0, 0));
     });
 }

@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::*;
 use crate::record::Cause;
 use crate::store::embedded::batches::sweep::{Slice, sweep};
+use crate::store::embedded::command::Asked;
 use crate::store::embedded::layout::writes::ENTRY_BYTES;
 use crate::store::embedded::queue::queue;
-use crate::store::embedded::writer::{self, Asked, SWEPT_IDLE, sweep_asked};
+use crate::store::embedded::writer::{self, SWEPT_IDLE, sweep_asked};
 
 // The orphan of a record must not be swept if the same batch has changed the record. This is true also if the sweep
 // came before an operator's answer, in one batch with it.
@@ -27,13 +28,13 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             let outcome = Bytes::from(vec![7; 5_000]);
             let resolution = Resolution::Outcome(outcome.clone());
             let (resolve, _answer) = sent(id, Transition::Resolve(fence, resolution, HOUR));
-            let swept = Command::Sweep(100, oneshot::channel().0);
+            let swept = Command::Sweep(Asked { limit: 100, swept: 0, reply: oneshot::channel().0 });
             let commands = if sweep_first { [swept, resolve] } else { [resolve, swept] };
             let mut batch = still.batch();
             commands.into_iter().for_each(|command| decide(&mut batch, command));
             let sweeps = std::mem::take(&mut batch.sweeps);
-            for (limit, reply) in sweeps {
-                assert!(sweep_asked(&mut batch, Asked::new(limit, reply)).is_none());
+            for asked in sweeps {
+                assert!(sweep_asked(&mut batch, asked).is_none());
             }
             batch.commit().unwrap();
             let Some(Record { state: State::Completed { outcome: found }, .. }) = still.load(id) else {
@@ -121,7 +122,7 @@ fn a_sweep_of_everything_is_cut_into_slices() {
         }
         still.clock.advance(HOUR);
         let (reply, mut answer) = oneshot::channel();
-        let (mut asked, mut left) = (Some(Asked::new(usize::MAX, reply)), vec![300]);
+        let (mut asked, mut left) = (Some(Asked { limit: usize::MAX, swept: 0, reply }), vec![300]);
         while let Some(unfinished) = asked {
             let mut batch = still.batch();
             asked = sweep_asked(&mut batch, unfinished);
@@ -243,7 +244,7 @@ fn a_transaction_whose_write_fails_may_have_been_done() {
 fn the_lag_of_the_sweep_is_that_of_the_oldest_record_that_is_left() {
     on_each!(E, {
         let still = Still::<E>::new();
-        let lag = || still.shared.gauges(0).sweep_lag.unwrap();
+        let lag = || still.shared.measured.gauges(still.shared.time.now()).sweep_lag.unwrap();
         for name in ["first", "second"] {
             let mut batch = still.batch();
             complete(&still, &mut batch, name, "done".into());
