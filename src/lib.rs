@@ -94,6 +94,12 @@ pub mod internals {
         answering.size()
     }
 
+    /// A change in JSON.
+    #[cfg(feature = "server")]
+    pub mod written {
+        pub use crate::operations::written::*;
+    }
+
     /// The bytes of records.
     pub mod codec {
         pub use crate::codec::{CHECKSUM_BYTES, CodecError, HEAD_BYTES, VERSION, checksum, open, seal};

@@ -35,7 +35,7 @@ pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(
     let fields = known(query, &[&Selection::FIELDS[..], &["limit"]].concat())?;
     let selection = Selection::read(&fields).map_err(Problem::wrong)?;
     let limit = limit(&fields)?;
-    let listing = in_time(site.operations.list(&selection.filter(), selection.after.as_ref(), limit)).await?;
+    let listing = in_time(site.operations.list(&selection.filter, selection.after.as_ref(), limit)).await?;
     Ok(Json(json::listing(&site, &listing)))
 }
 

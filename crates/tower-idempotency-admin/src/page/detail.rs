@@ -3,7 +3,7 @@
 use http::StatusCode;
 use maud::{Markup, html};
 use tower_idempotency::engine::ClaimPolicy;
-use tower_idempotency::operations::{OperationRecord, OperationState, Server, StateKind};
+use tower_idempotency::operations::{Filter, OperationRecord, OperationState, Server, StateKind};
 use tower_idempotency::store::Store;
 use tower_idempotency::{Fence, RecordId};
 
@@ -129,7 +129,7 @@ pub(super) fn facts<St: Store>(site: &Site<St>, operation: &OperationRecord) -> 
             dt { "Id" } dd { code { (operation.id) } }
             @if let Some(scope) = operation.scope() {
                 dt { "Owner (digest of the scope)" }
-                dd { a href=(Selection { scope: Some(scope), ..Selection::default() }.link(None)) { code { (hex(&scope)) } } }
+                dd { a href=(Selection { filter: Filter::all().of_scope(scope), after: None }.link(None)) { code { (hex(&scope)) } } }
             }
             @if let Some(refused) = site.operations.mismatched(operation.id) {
                 dt { "Other requests with its key" }

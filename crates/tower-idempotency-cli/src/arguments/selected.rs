@@ -41,29 +41,8 @@ pub(crate) struct Selected {
 impl Selected {
     /// Returns the filter, without the state.
     pub(crate) fn in_any_state(&self) -> Filter {
-        let mut filter = Filter::all();
-        if let Some(cause) = self.cause {
-            filter = filter.caused_by(cause);
-        }
-        if let Some(label) = &self.label {
-            filter = filter.labelled(label);
-        }
-        if let Some(since) = self.since {
-            filter = filter.since(since);
-        }
-        if let Some(before) = self.before {
-            filter = filter.before(before);
-        }
-        if let Some(age) = self.older_than {
-            filter = filter.older_than(age);
-        }
-        if let Some(status) = self.status {
-            filter = filter.answered_with(status);
-        }
-        if let Some(digest) = self.scope {
-            filter = filter.of_scope(digest);
-        }
-        filter
+        let &Self { cause, ref label, since, before, older_than, status, scope, .. } = self;
+        Filter { state: None, cause, label: label.clone(), since, before, older_than, status, scope }
     }
 }
 

@@ -1,8 +1,6 @@
 //! The commands that are for a store, but `doctor`.
 
-mod answer;
 mod change;
-mod changes;
 mod copy;
 mod export;
 mod find;
@@ -12,6 +10,7 @@ mod ls;
 mod outbox;
 mod settle;
 mod settle_all;
+mod settle_file;
 mod show;
 mod verify;
 

@@ -8,7 +8,7 @@ use tower_idempotency::operations::{Action, Applied, ChangeError, StateKind};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{Fence, RecordId};
 
-use super::changes::{self, Numbered};
+use super::settle_file::{self, Numbered};
 use crate::arguments::{Settle, StoreOptions};
 use crate::consent;
 use crate::failure::{Ended, Failure, with_causes};
@@ -31,7 +31,7 @@ pub(super) async fn run(
         (store, id) => store.clone().or_else(|| id.clone()),
     };
     // Nothing is changed unless all of it is understood.
-    let read = changes::read(&input::body(file)?)
+    let read = settle_file::read(&input::body(file)?)
         .map_err(|error| Failure::Usage(format!("{}: {error}; nothing was changed", file.display())))?;
     if read.changes.is_empty() {
         let left = format!("nothing was changed: none of {} lines has an action", read.undecided);
