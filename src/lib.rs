@@ -65,6 +65,8 @@ pub mod internals {
     #[cfg(any(feature = "embedded", feature = "internals"))]
     pub use crate::store::cache::Cache;
     pub use crate::store::contract::{Records, Sealed};
+    #[cfg(feature = "embedded")]
+    pub use crate::store::embedded::MAX_DEFAULT_FREE;
     pub use crate::store::listed::{ListedRecord, OutcomeStart};
     pub use crate::store::name::{is_marred, read_store_name, spoilt};
     pub use crate::store::page::{Cursor, List, Page};

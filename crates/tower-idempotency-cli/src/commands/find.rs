@@ -8,7 +8,7 @@ use crate::input::{self, KeyInScope};
 use crate::open::Opened;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: Screen) -> Result<Ended, Failure> {
     let KeyInScope { scope, key } = input::key()?;
     let opened = Opened::at(of.store, options).await?;
     let now = opened.now();

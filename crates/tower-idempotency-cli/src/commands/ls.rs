@@ -12,9 +12,9 @@ use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &StoreOptions, ls: Ls, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, ls: Ls, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(ls.of.store.clone(), options).await?;
-    let listed = list(&opened, &ls, *screen).await;
+    let listed = list(&opened, &ls, screen).await;
     opened.close().await?;
     listed.map(|()| Ended::Well)
 }

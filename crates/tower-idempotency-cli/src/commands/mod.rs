@@ -20,7 +20,7 @@ use crate::arguments::{StoreCommand, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::screen::Screen;
 
-pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: Screen) -> Result<Ended, Failure> {
     match command {
         StoreCommand::Ls(ls) => ls::run(options, *ls, screen).await,
         StoreCommand::Find(find) => find::run(options, find, screen).await,

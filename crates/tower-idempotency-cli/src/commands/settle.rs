@@ -16,9 +16,9 @@ use crate::open::Opened;
 use crate::screen::Screen;
 use crate::text::unmarked;
 
-pub(crate) async fn run(options: &StoreOptions, settle: Settle, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, settle: Settle, screen: Screen) -> Result<Ended, Failure> {
     if let Some(file) = &settle.from {
-        return settle_all::run(options, &settle, file, *screen).await;
+        return settle_all::run(options, &settle, file, screen).await;
     }
     let (Some(id), Some(fence)) = (&settle.id, settle.fence) else {
         return Err(Failure::usage("name the operation by its record id, and its --fence"));
@@ -26,7 +26,7 @@ pub(crate) async fn run(options: &StoreOptions, settle: Settle, screen: &Screen)
     let id = arguments::id(id).map_err(Failure::usage)?;
     let planned = planned(&settle)?;
     let opened = Opened::to_settle(settle.store.clone(), options, settle.retention).await?;
-    let made = change::make(&opened, &id, fence, &settle.consent, planned, *screen).await;
+    let made = change::make(&opened, &id, fence, &settle.consent, planned, screen).await;
     opened.close().await?;
     made
 }

@@ -9,9 +9,9 @@ use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &StoreOptions, show: Show, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, show: Show, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(show.of.store.clone(), options).await?;
-    let shown = look(&opened, &show, *screen).await;
+    let shown = look(&opened, &show, screen).await;
     opened.close().await?;
     shown
 }

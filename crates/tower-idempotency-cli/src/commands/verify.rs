@@ -24,7 +24,7 @@ struct Read {
     damaged: Vec<(RecordId, String)>,
 }
 
-pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(of.store, options).await?;
     let read = read(&opened).await;
     opened.close().await?;

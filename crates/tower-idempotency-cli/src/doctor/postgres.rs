@@ -7,10 +7,10 @@ use tower_idempotency_shared::Backend as _;
 use super::database::{NAMESPACE, losses, test_claims};
 use super::report::Report;
 use super::verdict::Verdict;
+use crate::address::Database;
 use crate::arguments::StoreOptions;
 use crate::failure::{Failure, with_causes};
 use crate::open::{Connected, connect, prepared};
-use crate::place::Database;
 
 pub(super) async fn test(database: &Database, options: &StoreOptions, report: &mut Report) -> Result<(), Failure> {
     // As the service does: the version, the rights, and each kind of write in a transaction that is rolled back.

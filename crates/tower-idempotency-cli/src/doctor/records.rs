@@ -10,9 +10,9 @@ use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, Fingerprint, RecordId};
 
 use super::claims::new_id;
+use crate::address::Directory;
 use crate::failure::with_causes;
 use crate::open::opened;
-use crate::place::Directory;
 
 /// The record expires by itself if this process is killed.
 const KEPT: Duration = Duration::from_secs(60);

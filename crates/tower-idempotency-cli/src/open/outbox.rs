@@ -6,9 +6,9 @@ use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool, tokio_postgres:
 use tower_idempotency_outbox::{OutboxError, PostgresOutbox, SledOutbox};
 
 use super::{directory, postgres, tls};
+use crate::address::{Address, Database, Directory, Engine};
 use crate::arguments::{OfOutbox, StoreOptions};
 use crate::failure::Failure;
-use crate::place::{Database, Directory, Engine, Place};
 
 /// The connections of a command, of which a relay would need two.
 const CONNECTIONS: usize = 2;
@@ -25,10 +25,10 @@ pub(crate) enum OpenedOutbox {
 impl OpenedOutbox {
     /// Opens the outbox of a store that the command line names, or the environment. None is made.
     pub(crate) async fn at(of: &OfOutbox, options: &StoreOptions) -> Result<Self, Failure> {
-        match Place::of(of.store.clone())? {
-            Place::Directory(named) => in_directory(&named, &of.outbox).await.map(Self::Sled),
-            Place::Postgres(database) => in_postgres(&database, &of.outbox, options).map(Self::Postgres),
-            Place::Redis(_) => Err(Failure::usage(NOWHERE_ELSE)),
+        match Address::of(of.store.clone())? {
+            Address::Directory(named) => in_directory(&named, &of.outbox).await.map(Self::Sled),
+            Address::Postgres(database) => in_postgres(&database, &of.outbox, options).map(Self::Postgres),
+            Address::Redis(_) => Err(Failure::usage(NOWHERE_ELSE)),
         }
     }
 }
