@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use tower_idempotency::internals::MAX_DEFAULT_FREE;
 use tower_idempotency::store::{Gauges, OpenError, Store as _};
 
-use super::records::{self, Tested};
+use super::claims::Fault;
 use super::report::Report;
 use super::verdict::Verdict;
-use super::{file_system, syncs};
+use super::{file_system, records, syncs};
 use crate::address::Directory;
 use crate::failure::Failure;
 use crate::open::{opened, owner_is_other, reason};
@@ -39,14 +39,9 @@ pub(super) async fn test(directory: &Directory, report: &mut Report) -> Result<(
     report.good("open", "no record is missing, and the format is this release's")?;
     space(&store.gauges(), report)?;
     match records::test(store, directory).await {
-        Tested::Kept(seen) => {
-            for (check, found) in seen {
-                report.good(check, found)?;
-            }
-            Ok(())
-        }
-        Tested::Broken(check, fault) => report.found(check, Verdict::ClaimIgnored, fault),
-        Tested::Failed(fault) => report.found("claim twice", Verdict::Damaged, fault),
+        Ok(seen) => report.all_good(seen),
+        Err(Fault::Broken(check, fault)) => report.found(check, Verdict::ClaimIgnored, fault),
+        Err(Fault::Failed(why)) => report.found("claim twice", Verdict::Damaged, why),
     }
 }
 

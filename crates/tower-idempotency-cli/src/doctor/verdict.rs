@@ -1,5 +1,7 @@
 //! How a test of a store ends: one sentence for each result, which the guide has too.
 
+use crate::failure::Ended;
+
 /// A result. Of several, the last one in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
@@ -57,12 +59,12 @@ impl Verdict {
         }
     }
 
-    /// Returns the exit code.
-    pub(super) fn code(self) -> u8 {
+    /// Returns how the command ends.
+    pub(super) fn end(self) -> Ended {
         match self {
-            Self::Good | Self::OneCopy | Self::Unclear => 0,
-            Self::NotTested => 3,
-            _ => 1,
+            Self::Good | Self::OneCopy | Self::Unclear => Ended::Well,
+            Self::NotTested => Ended::Untested,
+            _ => Ended::Badly,
         }
     }
 
@@ -107,6 +109,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::Verdict;
+    use crate::failure::Ended;
 
     const PAGE: &str = include_str!("../../../../docs/running/idem.md");
 
@@ -115,8 +118,13 @@ mod tests {
         let (_, table) = PAGE.split_once("| result | exit code | the last line |").unwrap();
         let (table, _) = table.split_once("\n\n").unwrap();
         let rows: Vec<_> = table.lines().skip(2).collect();
-        let expected = Verdict::ALL
-            .map(|verdict| format!("| `{}` | {} | {} |", verdict.name(), verdict.code(), verdict.sentence()));
+        let expected = Verdict::ALL.map(|verdict| {
+            let code = [Ended::Well, Ended::Badly, Ended::Unchecked, Ended::Untested]
+                .iter()
+                .position(|end| *end == verdict.end())
+                .unwrap();
+            format!("| `{}` | {code} | {} |", verdict.name(), verdict.sentence())
+        });
         assert_eq!(rows, expected);
         assert!(Verdict::ALL.is_sorted());
     }
