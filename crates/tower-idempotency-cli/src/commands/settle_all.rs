@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tower_idempotency::operations::{Action, Applied, ChangeError, StateKind};
+use tower_idempotency::operations::{Action, Applied, Change, ChangeError, StateKind};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{Fence, RecordId};
 
-use super::settle_file::{self, Numbered, Read};
+use super::settle_file::{self, Read};
 use crate::arguments::{Settle, StoreOptions};
 use crate::consent;
 use crate::failure::{Ended, Failure, with_causes};
@@ -39,13 +39,13 @@ pub(super) async fn run(
         return Ok(if read.undecided == 0 { Ended::Well } else { Ended::Badly });
     }
     let opened = Opened::to_settle(store, options, settle.retention).await?;
+    let answers = read.changes.iter().filter(|(_, change)| gives_answer(change)).count();
     let consequence = format!(
-        "{}: {} get an answer, which retries get for {}; {} are taken as not done, and the next retry of each RUNS the \
+        "{}: {answers} get an answer, which retries get for {}; {} are taken as not done, and the next retry of each RUNS the \
          handler: where the effect took place after all, it takes place a second time. {} lines without an action are left.",
         file.display(),
-        read.answers,
         humantime::format_duration(settle.retention),
-        read.changes.len() - read.answers,
+        read.changes.len() - answers,
         read.undecided,
     );
     let made = match consent::confirm(&settle.consent, &consequence, file == Path::new(input::STANDARD)) {
@@ -62,8 +62,7 @@ async fn make(opened: &Opened, actor: &str, read: Read, screen: Screen) -> Resul
     let mut left = read.changes.into_iter();
     // A store that is away hardly answers for the others.
     while left.len() > 0 && !results.iter().any(|result| matches!(result.end, End::Away | End::Uncertain)) {
-        let numbered =
-            |Numbered { line, change }| ((line, change.fence, matches!(change.action, Action::Answer(_))), change);
+        let numbered = |(line, change): (usize, Change)| ((line, change.fence, gives_answer(&change)), change);
         let (lines, slice): (Vec<_>, Vec<_>) = left.by_ref().take(SLICE).map(numbered).unzip();
         for ((line, fence, is_answer), (id, result)) in lines.into_iter().zip(operator.apply_all(slice).await) {
             let (end, detail) = end(opened, id, fence, is_answer, result).await;
@@ -78,6 +77,10 @@ async fn make(opened: &Opened, actor: &str, read: Read, screen: Screen) -> Resul
     let _ = screen.answer(text, &value);
     let is_done = left.len() == 0 && results.iter().all(|result| matches!(result.end, End::Done | End::Settled));
     Ok(if is_done { Ended::Well } else { Ended::Badly })
+}
+
+fn gives_answer(change: &Change) -> bool {
+    matches!(change.action, Action::Answer(_))
 }
 
 /// What has become of a line.

@@ -5,23 +5,16 @@ use std::collections::HashMap;
 
 use tower_idempotency::RecordId;
 use tower_idempotency::internals::written::WrittenChange;
-use tower_idempotency::operations::{Action, Change};
+use tower_idempotency::operations::Change;
 
 use crate::text::unmarked;
 
 /// What a file says.
 pub(super) struct Read {
-    pub(super) changes: Vec<Numbered>,
-    /// How many of them give an answer.
-    pub(super) answers: usize,
+    /// The changes, each with the number of its line.
+    pub(super) changes: Vec<(usize, Change)>,
     /// How many lines have no action.
     pub(super) undecided: usize,
-}
-
-/// A change, and its line.
-pub(super) struct Numbered {
-    pub(super) line: usize,
-    pub(super) change: Change,
 }
 
 /// What `idem export` writes of an operation, next to its id and its fence.
@@ -32,7 +25,7 @@ const KNOWN: [&str; 17] = [
 
 /// Reads all lines. The error names the line.
 pub(super) fn read(text: &[u8]) -> Result<Read, String> {
-    let mut read = Read { changes: Vec::new(), answers: 0, undecided: 0 };
+    let mut read = Read { changes: Vec::new(), undecided: 0 };
     let mut lines = HashMap::new();
     for (at, text) in unmarked(text)?.split(|byte| *byte == b'\n').enumerate() {
         let line = at + 1;
@@ -45,10 +38,7 @@ pub(super) fn read(text: &[u8]) -> Result<Read, String> {
         }
         match change {
             None => read.undecided += 1,
-            Some(change) => {
-                read.answers += usize::from(matches!(change.action, Action::Answer(_)));
-                read.changes.push(Numbered { line, change });
-            }
+            Some(change) => read.changes.push((line, change)),
         }
     }
     Ok(read)

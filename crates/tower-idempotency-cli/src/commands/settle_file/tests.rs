@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 use tower_idempotency::Fence;
-use tower_idempotency::operations::Answer;
+use tower_idempotency::operations::{Action, Answer};
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn a_line_says_what_is_to_be_done_or_is_left() {
         (r#","action":"answer","answer":{"body":"[17]"}"#, Some(Some("[17]"))),
     ] {
         let read = read(format!("\n{}\r\n\n", line(more)).as_bytes()).unwrap_or_else(|error| panic!("{more}: {error}"));
-        let found = read.changes.first().map(|Numbered { line, change }| {
+        let found = read.changes.first().map(|(line, change)| {
             assert_eq!((*line, change.id.to_string(), change.fence), (2, id(), Fence(5)));
             match &change.action {
                 Action::Answer(Answer::Http(answer)) => Some(answer.body().clone()),
@@ -37,10 +37,7 @@ fn a_line_says_what_is_to_be_done_or_is_left() {
             }
         });
         assert_eq!(found, expected.map(|body| body.map(Bytes::from)), "{more}");
-        assert_eq!(
-            (read.undecided == 1, read.answers),
-            (expected.is_none(), usize::from(expected.flatten().is_some()))
-        );
+        assert_eq!(read.undecided == 1, expected.is_none());
     }
 }
 
