@@ -29,9 +29,7 @@ async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Fai
         )?;
         return Ok(Ended::Badly);
     };
-    if let Some(remark) = opened.remark(std::slice::from_ref(&operation)) {
-        screen::remark(remark)?;
-    }
+    opened.say_remark(std::slice::from_ref(&operation))?;
     let now = opened.now();
     let (mut text, mut value) = (screen::details(&operation, now), screen::operation_as_json(&operation, now));
     for step in &show.step {

@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use tower_idempotency::AnyStore;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::operations::{OperationRecord, OperationState, Operations, Server};
+use tower_idempotency::operations::{Cursor, Filter, OperationRecord, OperationState, Operations, Server};
 use tower_idempotency::store::Store as _;
 
 use super::{directory, postgres, redis};
 use crate::address::Address;
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
+use crate::screen;
 
+/// The number of operations that are read at a time.
+const PAGE: usize = 1_000;
 /// How long answers of operators are kept where none is given.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -50,6 +54,20 @@ impl Opened {
         Ok(Self { operations: Operations::over(opened.operations.store().clone(), retention), ..opened })
     }
 
+    /// Returns the operations that a filter selects, or the disputed outcomes, and reads them page by page.
+    pub(crate) fn each(&self, filter: Option<&Filter>) -> impl Stream<Item = Result<OperationRecord, Failure>> {
+        let pages = stream::try_unfold(Some(None), move |place: Option<Option<Cursor>>| async move {
+            let Some(after) = place else { return Ok::<_, Failure>(None) };
+            let page = match filter {
+                Some(filter) => self.operations.list(filter, after.as_ref(), PAGE).await,
+                None => self.operations.disputed(after.as_ref(), PAGE).await,
+            };
+            let page = page.map_err(Failure::of)?;
+            Ok(Some((stream::iter(page.operations).map(Ok), page.next.map(Some))))
+        });
+        pages.try_flatten()
+    }
+
     /// Returns a remark for people if an operation may only look as if it was running.
     pub(crate) fn remark(&self, listed: &[OperationRecord]) -> Option<&'static str> {
         let seems = |operation: &OperationRecord| {
@@ -59,6 +77,11 @@ impl Opened {
             "some operations show as running because their servers were alive a moment ago; with --wait, those of a server \
              that has died show as interrupted",
         )
+    }
+
+    /// Writes that remark.
+    pub(crate) fn say_remark(&self, listed: &[OperationRecord]) -> Result<(), Failure> {
+        self.remark(listed).map_or(Ok(()), screen::remark)
     }
 
     /// Returns what to do about an operation that may only look as if it was running.
