@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::answer::Answer;
@@ -28,8 +28,8 @@ pub struct WrittenChange {
     others: Map<String, Value>,
 }
 
-/// An answer, as it is written.
-#[derive(Debug, Default, Deserialize)]
+/// An answer, as it is written: one that is given, or one that is recorded.
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WrittenAnswer {
     /// The HTTP status; `None` for the outcome of a consumer.
@@ -43,7 +43,7 @@ pub struct WrittenAnswer {
 }
 
 /// How a body is written.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BodyEncoding {
     /// As a text.
     #[default]
@@ -94,6 +94,25 @@ pub fn action(name: &str, answer: Option<Answer>) -> Result<Action, &'static str
 }
 
 impl WrittenAnswer {
+    /// Returns a recorded answer, as it is written.
+    #[must_use]
+    pub fn of(answer: Answer) -> Self {
+        let (status, headers, body) = match answer {
+            Answer::Http(answer) => {
+                let (parts, body) = answer.into_parts();
+                let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+                let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+                (Some(parts.status.as_u16()), headers.collect(), body)
+            }
+            Answer::Bytes(body) => (None, Vec::new(), body),
+        };
+        let (body, encoding) = match std::str::from_utf8(&body) {
+            Ok(text) => (text.to_owned(), BodyEncoding::Utf8),
+            Err(_) => (STANDARD.encode(&body), BodyEncoding::Base64),
+        };
+        Self { status, headers, body, encoding }
+    }
+
     /// Returns the answer.
     ///
     /// # Errors

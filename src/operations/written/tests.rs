@@ -38,3 +38,11 @@ fn an_outcome_of_a_consumer_is_json() {
         given(wrong).unwrap_err();
     }
 }
+
+#[test]
+fn bytes_that_are_no_text_come_back_as_they_were() {
+    let bytes = Bytes::from_static(b"\xff\0a");
+    let written = WrittenAnswer::of(Answer::Http(Response::new(bytes.clone())));
+    assert_eq!(written.encoding, BodyEncoding::Base64);
+    assert!(matches!(written.answer().unwrap(), Answer::Http(again) if *again.body() == bytes));
+}

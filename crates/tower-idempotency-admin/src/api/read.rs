@@ -10,12 +10,12 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tower_idempotency::internals::written::WrittenAnswer;
 use tower_idempotency::store::Store;
 use tower_idempotency::{Fence, Key, RecordId};
 
 use super::json;
 use crate::access::Permission;
-use crate::answer::Recorded;
 use crate::fields::Fields;
 use crate::guard::Caller;
 use crate::problem::Problem;
@@ -52,15 +52,15 @@ pub(super) async fn outcome<St: Store>(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Answered {
-    permitted(&caller, Permission::Bodies)?;
+    caller.require(Permission::Bodies)?;
     let (id, fields) = (id_of(&id)?, known(query, &["disputed"])?);
     let recorded = match fields.get("disputed") {
         None => in_time(site.operations.outcome(id)).await?,
         Some(fence) => in_time(site.operations.disputed_outcome(id, fence_of(fence)?)).await?,
     };
-    let recorded = recorded.and_then(Recorded::of);
+    let recorded = recorded.map(WrittenAnswer::of);
     let none = || Problem::new(StatusCode::NOT_FOUND, "No outcome is recorded under this id.");
-    recorded.map(|answer| Json(json::recorded(&answer))).ok_or_else(none)
+    recorded.map(|answer| Json(json!(answer))).ok_or_else(none)
 }
 
 /// `GET api/disputed`
@@ -92,11 +92,6 @@ pub(super) async fn find<St: Store>(
     let scope = (site.scope_from)(&parts).map_err(|error| Problem::wrong(error.to_string()))?;
     let found = in_time(site.operations.find(scope.as_ref(), &key)).await?;
     Ok(Json(json!({ "operation": found.as_ref().map(|found| json::operation(&site, found)) })))
-}
-
-/// Refuses what the caller may not do.
-pub(super) fn permitted(caller: &Caller, permission: Permission) -> Result<(), Problem> {
-    if caller.may(permission) { Ok(()) } else { Err(Problem::not_permitted(permission)) }
 }
 
 /// Reads a body of JSON. The error does not repeat any of it: it may have a key.
