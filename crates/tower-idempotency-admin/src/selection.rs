@@ -27,41 +27,30 @@ impl Selection {
 
     /// Reads the fields; the error says which one is wrong.
     pub(crate) fn read(fields: &Fields) -> Result<Self, String> {
-        let state = fields.get("state").filter(|state| *state != "any").map(|state| {
-            let states = "running, interrupted, completed, consumed, damaged, or any";
-            state.parse().map_err(|_| format!("`state` must be one of {states}"))
-        });
-        let older_than = fields.get("older_than").map(|age| {
-            humantime::parse_duration(age)
-                .map_err(|_| "`older_than` must be a time such as 10m, 2h or 30days".to_owned())
-        });
         let cause = fields
             .get("cause")
             .filter(|cause| *cause != "any")
             .map(|cause| cause.parse::<Cause>().map_err(|error| format!("`cause` is wrong: {error}, or any")));
-        let status = fields.get("status").map(|status| {
-            let status = status.parse().ok().filter(|status| (100..=999).contains(status));
-            status.ok_or_else(|| "`status` must be an HTTP status, such as 504".to_owned())
-        });
-        let scope = fields.get("scope").map(|scope| {
-            // A digest of a scope has the form of a record id.
-            let digest = scope.parse::<RecordId>().map(|digest| *digest.as_bytes());
-            digest.map_err(|_| "`scope` must be the 64 hex digits of a scope's digest".to_owned())
-        });
-        let after = fields
-            .get("after")
-            .map(|after| after.parse().map_err(|_| "`after` must be what the page before has as its next".to_owned()));
+        let states = "one of running, interrupted, completed, consumed, damaged, or any";
+        let state = |text: &str| if text == "any" { Some(None) } else { text.parse().ok().map(Some) };
+        let older_than = "a time such as 10m, 2h or 30days";
+        let status = |text: &str| text.parse().ok().filter(|status| (100..=999).contains(status));
+        // A digest of a scope has the form of a record id.
+        let scope = |text: &str| text.parse::<RecordId>().ok().map(|digest| *digest.as_bytes());
+        let time = |text: &str| humantime::parse_rfc3339_weak(text).ok().map(Timestamp::from);
+        let times = "a time of UTC such as 2026-11-22T10:03:07Z";
         let filter = Filter {
-            state: state.transpose()?,
+            state: field(fields, "state", states, state)?.flatten(),
             cause: cause.transpose()?,
             label: fields.get("label").map(str::to_owned),
-            since: time(fields, "since")?,
-            before: time(fields, "before")?,
-            older_than: older_than.transpose()?,
-            status: status.transpose()?,
-            scope: scope.transpose()?,
+            since: field(fields, "since", times, time)?,
+            before: field(fields, "before", times, time)?,
+            older_than: field(fields, "older_than", older_than, |text| humantime::parse_duration(text).ok())?,
+            status: field(fields, "status", "an HTTP status, such as 504", status)?,
+            scope: field(fields, "scope", "the 64 hex digits of a scope's digest", scope)?,
         };
-        Ok(Self { filter, after: after.transpose()? })
+        let after = field(fields, "after", "what the page before has as its next", |text| text.parse().ok())?;
+        Ok(Self { filter, after })
     }
 
     /// Returns the link to this selection, from its first operation on, or from the one after `after`.
@@ -82,13 +71,15 @@ impl Selection {
     }
 }
 
-/// Reads the field of this name as a time.
-fn time(fields: &Fields, name: &str) -> Result<Option<Timestamp>, String> {
-    let read = |text: &str| {
-        let time = humantime::parse_rfc3339_weak(text);
-        time.map(Timestamp::from).map_err(|_| format!("`{name}` must be a time of UTC such as 2026-11-22T10:03:07Z"))
-    };
-    fields.get(name).map(read).transpose()
+/// Reads the field of this name, if it has a value.
+fn field<T>(
+    fields: &Fields,
+    name: &str,
+    expected: &str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, String> {
+    let value = fields.get(name).map(|text| read(text).ok_or_else(|| format!("`{name}` must be {expected}")));
+    value.transpose()
 }
 
 #[cfg(test)]
