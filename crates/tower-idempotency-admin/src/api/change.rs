@@ -13,7 +13,7 @@ use tower_idempotency::internals::written::WrittenChange;
 use tower_idempotency::operations::{Applied, Change, ChangeError};
 use tower_idempotency::store::{Store, StoreError};
 
-use super::read::{Answered, permitted, read};
+use super::read::{Answered, read};
 use crate::access::Permission;
 use crate::action::Kind;
 use crate::fields::Fields;
@@ -61,7 +61,7 @@ fn all(results: &[(RecordId, Result<Applied, ChangeError>)]) -> Vec<Value> {
 
 fn change(written: WrittenChange, caller: &Caller) -> Result<Change, Problem> {
     let kind: Kind = written.action.as_deref().unwrap_or_default().parse()?;
-    permitted(caller, kind.permission())?;
+    caller.require(kind.permission())?;
     let (_, change) = written.read(&[]).map_err(|why| Problem::wrong(sentence(&why)))?;
     change.ok_or_else(|| Problem::wrong("A change needs an `action`."))
 }
@@ -92,7 +92,7 @@ pub(super) async fn purge<St: Store>(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answered {
-    permitted(&caller, Permission::Purge)?;
+    caller.require(Permission::Purge)?;
     let Purge { state, older_than, status, scope, after, limit, answers_only } = read(body)?;
     if older_than.is_none() && scope.is_none() {
         return Err(Problem::wrong("Say which records: those older than `older_than`, or those of a `scope`."));

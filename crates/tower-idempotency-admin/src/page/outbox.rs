@@ -1,10 +1,7 @@
 //! The calls of outboxes: how many there are, those that wait for an operator, and the way to change one.
 
-use std::time::SystemTime;
-
 use futures_util::future::{join, join_all};
 use maud::{Markup, html};
-use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Store;
 use tower_idempotency_outbox::{Action, Entry, OpenCalls, OutboxError, State};
 
@@ -134,7 +131,7 @@ fn table(calls: &[Entry], changed_in: Option<usize>) -> Markup {
             tbody { @for entry in calls { tr {
                 td data-label="State" { (word(entry.state)) @if entry.may_have_taken_place { ", may have taken place" } }
                 td data-label="Call" { code { (entry.position) } " " (shown(destination(entry))) }
-                td data-label="For" { span title=(date(time(entry.stored))) { (age(time(entry.stored), now())) } }
+                td data-label="For" { @let stored = entry.stored.into(); span title=(date(stored)) { (age(stored, now())) } }
                 td data-label="Last try" { (shown(entry.reason.as_deref().unwrap_or("–"))) }
                 td data-label="Action" { @if let Some(at) = changed_in { (buttons(at, entry)) } }
             } } }
@@ -175,9 +172,7 @@ struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     async fn read<St: Store>(site: &'a Site<St>, caller: &Caller, fields: &Fields) -> Result<Self, Problem> {
-        if !caller.may(Permission::Outbox) {
-            return Err(Problem::not_permitted(Permission::Outbox));
-        }
+        caller.require(Permission::Outbox)?;
         let number = |name| fields.get(name).and_then(|text| text.parse::<u64>().ok());
         let read = || {
             let at = usize::try_from(number("outbox")?).ok()?;
@@ -234,10 +229,6 @@ pub(super) async fn change<St: Store>(site: &Site<St>, caller: &Caller, fields: 
 
 fn destination(entry: &Entry) -> &str {
     if entry.destination.is_empty() { "without a destination that can be read" } else { &entry.destination }
-}
-
-fn time(at: SystemTime) -> Timestamp {
-    Timestamp::from(at)
 }
 
 /// Returns the word for a state.

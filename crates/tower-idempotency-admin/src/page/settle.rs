@@ -49,9 +49,7 @@ impl Wanted {
         all: Option<&str>,
     ) -> Result<Self, Problem> {
         let kind: Kind = all.or_else(|| fields.get("action")).unwrap_or_default().parse()?;
-        if !caller.may(kind.permission()) {
-            return Err(Problem::not_permitted(kind.permission()));
-        }
+        caller.require(kind.permission())?;
         let matching = fields.get("matching").map(selection).transpose()?;
         let (rows, has_more) = match (&matching, all) {
             (Some(selection), Some(_)) => in_time(all_rows(site, kind, selection)).await?,
