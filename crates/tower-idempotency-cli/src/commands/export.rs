@@ -15,9 +15,8 @@ use crate::screen;
 
 pub(crate) async fn run(options: &StoreOptions, export: Export) -> Result<Ended, Failure> {
     let opened = Opened::at(export.of.store.clone(), options).await?;
-    let written = write(&opened, &export).await;
-    opened.close().await?;
-    written.map(|()| Ended::Well)
+    opened.closed_after(async |opened| write(opened, &export).await).await?;
+    Ok(Ended::Well)
 }
 
 async fn write(opened: &Opened, export: &Export) -> Result<(), Failure> {

@@ -12,9 +12,7 @@ use crate::screen::{self, Screen};
 pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: Screen) -> Result<Ended, Failure> {
     let KeyInScope { scope, key } = input::key()?;
     let opened = Opened::at(of.store, options).await?;
-    let found = look(&opened, scope.as_ref(), &key, screen).await;
-    opened.close().await?;
-    found
+    opened.closed_after(async |opened| look(opened, scope.as_ref(), &key, screen).await).await
 }
 
 async fn look(opened: &Opened, scope: Option<&Scope>, key: &Key, screen: Screen) -> Result<Ended, Failure> {

@@ -14,9 +14,8 @@ use crate::screen::{self, Screen};
 
 pub(crate) async fn run(options: &StoreOptions, ls: Ls, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(ls.of.store.clone(), options).await?;
-    let listed = list(&opened, &ls, screen).await;
-    opened.close().await?;
-    listed.map(|()| Ended::Well)
+    opened.closed_after(async |opened| list(opened, &ls, screen).await).await?;
+    Ok(Ended::Well)
 }
 
 async fn list(opened: &Opened, ls: &Ls, screen: Screen) -> Result<(), Failure> {

@@ -26,9 +26,8 @@ pub(crate) async fn run(options: &StoreOptions, settle: Settle, screen: Screen) 
     let id = arguments::id(id).map_err(Failure::usage)?;
     let planned = planned(&settle)?;
     let opened = Opened::to_settle(settle.store.clone(), options, settle.retention).await?;
-    let made = change::make(&opened, &id, fence, &settle.consent, planned, screen).await;
-    opened.close().await?;
-    made
+    let change = async |opened: &Opened| change::make(opened, &id, fence, &settle.consent, planned, screen).await;
+    opened.closed_after(change).await
 }
 
 fn planned(settle: &Settle) -> Result<Planned, Failure> {

@@ -48,12 +48,11 @@ pub(super) async fn run(
         read.changes.len() - answers,
         read.undecided,
     );
-    let made = match consent::confirm(&settle.consent, &consequence, file == Path::new(input::STANDARD)) {
-        Ok(actor) => make(&opened, &actor, read, screen).await,
-        Err(failure) => Err(failure),
+    let make = async |opened: &Opened| {
+        let actor = consent::confirm(&settle.consent, &consequence, file == Path::new(input::STANDARD))?;
+        make(opened, &actor, read, screen).await
     };
-    opened.close().await?;
-    made
+    opened.closed_after(make).await
 }
 
 /// Makes the changes, slice by slice, and writes the result of each.

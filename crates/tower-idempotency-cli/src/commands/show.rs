@@ -11,9 +11,7 @@ use crate::screen::{self, Screen};
 
 pub(crate) async fn run(options: &StoreOptions, show: Show, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(show.of.store.clone(), options).await?;
-    let shown = look(&opened, &show, screen).await;
-    opened.close().await?;
-    shown
+    opened.closed_after(async |opened| look(opened, &show, screen).await).await
 }
 
 async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Failure> {

@@ -27,9 +27,7 @@ struct Read {
 
 pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(of.store, options).await?;
-    let read = read(&opened).await;
-    opened.close().await?;
-    let Read { states, damaged } = read?;
+    let Read { states, damaged } = opened.closed_after(read).await?;
     let mut text = String::new();
     for (id, reason) in &damaged {
         text.push_str(&format!("{id}  {reason}\n"));

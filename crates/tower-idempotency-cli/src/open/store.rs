@@ -97,8 +97,13 @@ impl Opened {
         self.operations.store().now()
     }
 
-    /// Closes the store.
-    pub(crate) async fn close(self) -> Result<(), Failure> {
-        self.operations.store().close().await.map_err(Failure::of)
+    /// Closes the store after something is done with it.
+    pub(crate) async fn closed_after<T>(
+        self,
+        done: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let done = done(&self).await;
+        self.operations.store().close().await.map_err(Failure::of)?;
+        done
     }
 }
