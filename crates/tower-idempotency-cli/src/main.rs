@@ -43,10 +43,10 @@ use self::screen::Screen;
 
 fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| without_urls(error).exit());
-    let screen = Screen::new(arguments.options.json);
+    let screen = Screen { is_json: arguments.options.json };
     log(is_service(&arguments.command));
     match run(arguments, screen) {
-        Ok(ended) => ended.into(),
+        Ok(ended) => ExitCode::from(ended as u8),
         Err(failure) => failure.report(),
     }
 }

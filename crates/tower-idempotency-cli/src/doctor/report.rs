@@ -37,8 +37,7 @@ impl Report {
 
     /// Something that could not be tested, or that people have to judge.
     pub(super) fn unclear(&mut self, check: &'static str, found: impl Into<String>) -> Result<(), Failure> {
-        self.verdict = self.verdict.max(Verdict::Unclear);
-        self.add(check, "unclear", found.into())
+        self.found(check, Verdict::Unclear, found)
     }
 
     /// Something from which the verdict follows.
