@@ -13,7 +13,7 @@ use tower_idempotency::internals::written::WrittenChange;
 use tower_idempotency::operations::{Applied, Change, ChangeError};
 use tower_idempotency::store::{Store, StoreError};
 
-use super::read::{Answered, read};
+use super::read::{Answered, MOST, read, within};
 use crate::access::Permission;
 use crate::action::Kind;
 use crate::fields::Fields;
@@ -23,9 +23,6 @@ use crate::selection::Selection;
 use crate::site::Site;
 use crate::text::sentence;
 use crate::timeout::Unread;
-
-/// The most changes, and the most records of a purge.
-const MOST: usize = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,10 +94,7 @@ pub(super) async fn purge<St: Store>(
     if older_than.is_none() && scope.is_none() {
         return Err(Problem::wrong("Say which records: those older than `older_than`, or those of a `scope`."));
     }
-    let limit = limit.unwrap_or(MOST);
-    if !(1..=MOST).contains(&limit) {
-        return Err(Problem::wrong(format!("`limit` must be a number from 1 to {MOST}.")));
-    }
+    let limit = within(limit.unwrap_or(MOST))?;
     let status = status.map(|status| status.to_string());
     let fields = [("state", state), ("older_than", older_than), ("status", status), ("scope", scope), ("after", after)];
     let fields = Fields::of(fields);

@@ -23,8 +23,8 @@ use crate::selection::Selection;
 use crate::site::Site;
 use crate::timeout::in_time;
 
-/// The most operations on a page.
-const MOST: usize = 1_000;
+/// The most operations on a page, the most changes, and the most records of a purge.
+pub(super) const MOST: usize = 1_000;
 /// The operations on a page whose URL does not say how many.
 const USUAL: usize = 100;
 
@@ -122,9 +122,13 @@ fn known(query: Option<String>, names: &[&str]) -> Result<Fields, Problem> {
 }
 
 fn limit(fields: &Fields) -> Result<usize, Problem> {
-    let Some(limit) = fields.get("limit") else { return Ok(USUAL) };
-    let limit = limit.parse().ok().filter(|limit| (1..=MOST).contains(limit));
-    limit.ok_or_else(|| Problem::wrong(format!("`limit` must be a number from 1 to {MOST}.")))
+    fields.get("limit").map_or(Ok(USUAL), |limit| within(limit.parse().unwrap_or(0)))
+}
+
+/// Refuses a number of operations that one request may not have.
+pub(super) fn within(limit: usize) -> Result<usize, Problem> {
+    let wrong = || Problem::wrong(format!("`limit` must be a number from 1 to {MOST}."));
+    (1..=MOST).contains(&limit).then_some(limit).ok_or_else(wrong)
 }
 
 fn no_operation() -> Problem {

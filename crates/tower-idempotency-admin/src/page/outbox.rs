@@ -58,7 +58,13 @@ pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields
                     Err(problem) => p.complaint role="alert" { (shown(&problem.detail)) },
                 }
                 @match listed {
-                    Ok(listed) => (listed.section(caller, at)),
+                    Ok((calls, more)) => {
+                        @if !calls.is_empty() { (table(&calls, caller.may(Permission::Outbox).then_some(at))) }
+                        p {
+                            @for (state, last) in more { a href=(Asked::link(at, state, Some(last))) { "More: " (word(state)) } " " }
+                            a href=(Asked::link(at, State::Refused, None)) { "Refused calls" } ", which can be sent again"
+                        }
+                    }
                     Err(problem) => p.complaint role="alert" { (shown(&problem.detail)) },
                 }
             }
@@ -67,13 +73,8 @@ pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields
     html! { @for section in join_all(sections).await { (section) } }
 }
 
-/// The calls that are shown, and the states of which there are more, with the last one that is shown.
-struct Listed {
-    calls: Vec<Entry>,
-    more: Vec<(State, u64)>,
-}
-
-async fn listed(outbox: &Named, asked: Option<&Asked>) -> Result<Listed, OutboxError> {
+/// Returns the calls that are shown, and the states of which there are more, with the last one that is shown.
+async fn listed(outbox: &Named, asked: Option<&Asked>) -> Result<(Vec<Entry>, Vec<(State, u64)>), OutboxError> {
     let (mut calls, mut more) = (Vec::new(), Vec::new());
     let asked_for = asked.map(|asked| asked.state).filter(|state| !matches!(state, State::GivenUp | State::Damaged));
     for state in [Some(State::GivenUp), Some(State::Damaged), asked_for].into_iter().flatten() {
@@ -86,20 +87,7 @@ async fn listed(outbox: &Named, asked: Option<&Asked>) -> Result<Listed, OutboxE
         }
         calls.extend(listed);
     }
-    Ok(Listed { calls, more })
-}
-
-impl Listed {
-    fn section(&self, caller: &Caller, at: usize) -> Markup {
-        let Self { calls, more } = self;
-        html! {
-            @if !calls.is_empty() { (table(calls, caller.may(Permission::Outbox).then_some(at))) }
-            p {
-                @for (state, last) in more { a href=(Asked::link(at, *state, Some(*last))) { "More: " (word(*state)) } " " }
-                a href=(Asked::link(at, State::Refused, None)) { "Refused calls" } ", which can be sent again"
-            }
-        }
-    }
+    Ok((calls, more))
 }
 
 fn counts(at: usize, open: &[OpenCalls]) -> Markup {
