@@ -67,6 +67,8 @@ pub mod internals {
     #[cfg(feature = "_cache")]
     pub use crate::store::cache::Cache;
     pub use crate::store::contract::{Records, Sealed};
+    #[cfg(feature = "embedded")]
+    pub use crate::store::embedded::MAX_DEFAULT_FREE;
     pub use crate::store::listed::{ListedRecord, OutcomeStart};
     pub use crate::store::name::{is_marred, read_store_name, spoilt};
     pub use crate::store::page::{Cursor, List, Page};
@@ -94,6 +96,12 @@ pub mod internals {
     #[must_use]
     pub fn exchange_bytes<F, T, E>(answering: &crate::server::ResponseFuture<F, T, E>) -> usize {
         answering.size()
+    }
+
+    /// A change in JSON.
+    #[cfg(feature = "server")]
+    pub mod written {
+        pub use crate::operations::written::*;
     }
 
     /// The bytes of records.

@@ -26,7 +26,7 @@ pub(super) fn log(
             let error: &(dyn std::error::Error + 'static) = error;
             warn!(
                 target: "tower_idempotency::audit", actor, action, record_id = %id, fence = fence.0, result, error,
-                "it failed, or is not known, what an operator did to an operation"
+                "an operator's change of an operation failed, or it is not known what became of it"
             );
         }
     }

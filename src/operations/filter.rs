@@ -7,17 +7,26 @@ use crate::clock::Timestamp;
 use crate::record::Cause;
 
 /// Selects operations. Without a method called, it selects all.
+// The fields are for the packages of this repository, which fill them from options and URLs, and show them again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Filter {
-    pub(super) state: Option<StateKind>,
-    older_than: Option<Duration>,
-    status: Option<u16>,
-    pub(super) cause: Option<Cause>,
-    label: Option<String>,
-    since: Option<Timestamp>,
-    before: Option<Timestamp>,
-    scope: Option<[u8; 32]>,
+    #[doc(hidden)]
+    pub state: Option<StateKind>,
+    #[doc(hidden)]
+    pub older_than: Option<Duration>,
+    #[doc(hidden)]
+    pub status: Option<u16>,
+    #[doc(hidden)]
+    pub cause: Option<Cause>,
+    #[doc(hidden)]
+    pub label: Option<String>,
+    #[doc(hidden)]
+    pub since: Option<Timestamp>,
+    #[doc(hidden)]
+    pub before: Option<Timestamp>,
+    #[doc(hidden)]
+    pub scope: Option<[u8; 32]>,
 }
 
 impl Filter {

@@ -18,7 +18,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     #[must_use]
     pub fn operations(&self) -> Operations<St> {
         let encoding = Encoding::Http(Arc::clone(self.recorder()));
-        Operations::new(Arc::clone(self.engine()), encoding)
+        Operations { engine: Arc::clone(self.engine()), encoding }
     }
 }
 
@@ -28,6 +28,6 @@ impl<St: Store, T: DeserializeOwned> Once<St, T> {
     #[must_use]
     pub fn operations(&self) -> Operations<St> {
         let check = |json: &[u8]| serde_json::from_slice::<T>(json).map(drop);
-        Operations::new(Arc::clone(self.engine()), Encoding::Bytes(check))
+        Operations { engine: Arc::clone(self.engine()), encoding: Encoding::Bytes(check) }
     }
 }

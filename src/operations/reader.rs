@@ -12,7 +12,6 @@ use crate::engine::{Engine, Policy, Stats};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Fence, Record, State};
 use crate::slots::Mismatched;
-use crate::store::listed::ListedRecord;
 use crate::store::page::{Cursor, List, Page};
 use crate::store::{Store, StoreError};
 
@@ -62,11 +61,7 @@ impl<St: Store> Operations<St> {
     pub fn over_arc(store: Arc<St>, retention: Duration) -> Self {
         let policy = Policy { retention, ..Policy::default() };
         let engine = Engine { store, policy, wrap_run: None };
-        Self::new(Arc::new(engine), Encoding::any())
-    }
-
-    pub(super) fn new(engine: Arc<Engine<St>>, encoding: Encoding) -> Self {
-        Self { engine, encoding }
+        Self { engine: Arc::new(engine), encoding: Encoding::any() }
     }
 
     /// Returns the store.
@@ -123,18 +118,8 @@ impl<St: Store> Operations<St> {
             (Some(StateKind::Running), _) => List::Running,
             _ => List::All,
         };
-        self.selected(filter, list, after.copied(), limit).await
-    }
-
-    /// Reads a list until a page has `limit` operations that `filter` selects.
-    async fn selected(
-        &self,
-        filter: &Filter,
-        list: List,
-        mut after: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Listing, StoreError> {
-        let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
+        let (mut after, mut operations, mut looked_at) = (after.copied(), Vec::new(), 0);
+        let now = self.engine.store.now();
         let max_looked_at = if list == List::Interrupted { MAX_INTERRUPTED } else { MAX_LOOKED_AT };
         loop {
             let most = match list {
@@ -145,7 +130,7 @@ impl<St: Store> Operations<St> {
             let Page { records, next } = self.engine.store.list(list, after, most).await?;
             for listed in records {
                 let place = list.place(&listed);
-                let operation = self.record(listed);
+                let operation = OperationRecord::of(listed, &self.encoding);
                 if filter.selects(&operation, now) {
                     if operations.len() == limit {
                         return Ok(Listing { operations, next: after, now });
@@ -187,7 +172,7 @@ impl<St: Store> Operations<St> {
     /// This method only reads.
     pub async fn inspect(&self, id: RecordId) -> Result<Option<OperationRecord>, StoreError> {
         let listed = self.engine.store.inspect(id).await?;
-        Ok(listed.map(|listed| self.record(listed)))
+        Ok(listed.map(|listed| OperationRecord::of(listed, &self.encoding)))
     }
 
     /// Returns the recorded outcome of an operation, with its body, or `None` if it has none. **A body may have
@@ -236,7 +221,7 @@ impl<St: Store> Operations<St> {
         let now = self.engine.store.now();
         let limit = limit.clamp(1, MAX_PAGE);
         let Page { records, next } = self.engine.store.list(List::Disputed, after.copied(), limit).await?;
-        let operations = records.into_iter().map(|listed| self.record(listed)).collect();
+        let operations = records.into_iter().map(|listed| OperationRecord::of(listed, &self.encoding)).collect();
         Ok(Listing { operations, next, now })
     }
 
@@ -251,10 +236,6 @@ impl<St: Store> Operations<St> {
     pub async fn disputed_outcome(&self, id: RecordId, fence: Fence) -> Result<Option<Answer>, StoreError> {
         let outcome = self.engine.store.disputed_outcome(id, fence).await?;
         Ok(outcome.map(|outcome| self.encoding.answer(outcome)))
-    }
-
-    fn record(&self, listed: ListedRecord) -> OperationRecord {
-        OperationRecord::of(listed, &self.encoding)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::str::FromStr;
 
-use tower_idempotency::operations::{Action, Answer, Applied, ChangeError, OperationRecord, OperationState};
+use tower_idempotency::operations::{Applied, ChangeError, OperationRecord, OperationState};
 use tower_idempotency::store::StoreError;
 
 use crate::access::Permission;
-use crate::problem::with_causes;
+use crate::problem::{Problem, with_causes};
 
 /// An action without its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,16 +83,6 @@ impl Kind {
         }
     }
 
-    /// Returns the action; `answer` is there if the action gives one.
-    pub(crate) fn action(self, answer: Option<Answer>) -> Option<Action> {
-        match self {
-            Self::Answer => answer.map(Action::Answer),
-            Self::Release => Some(Action::Release),
-            Self::Forget => Some(Action::Forget),
-            Self::Reconcile => Some(Action::Reconcile),
-        }
-    }
-
     /// Returns what has come of the action.
     pub(crate) fn said(self, result: &Result<Applied, ChangeError>) -> String {
         match (self, result) {
@@ -117,9 +107,10 @@ impl Kind {
 }
 
 impl FromStr for Kind {
-    type Err = ();
+    type Err = Problem;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or(())
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let unknown = || Problem::wrong(format!("An action is one of {}.", Self::ALL.map(Self::name).join(", ")));
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(unknown)
     }
 }

@@ -43,6 +43,11 @@ impl Caller {
     pub(crate) fn may(&self, permission: Permission) -> bool {
         self.actor.access.permits(permission)
     }
+
+    /// Refuses what the caller may not do.
+    pub(crate) fn require(&self, permission: Permission) -> Result<(), Problem> {
+        if self.may(permission) { Ok(()) } else { Err(Problem::not_permitted(permission)) }
+    }
 }
 
 /// Lets a request pass that comes from this page or from a program, and whose caller may read.
@@ -55,7 +60,7 @@ pub(crate) async fn guard<St: Store>(State(site): State<Arc<Site<St>>>, request:
                       front of it has to pass the header `Host` on as it is.";
         return secured(Problem::new(StatusCode::FORBIDDEN, detail).into_response(), nonce.as_ref());
     }
-    let actor = match site.authorize(parts.clone()).await {
+    let actor = match (site.authorize)(parts.clone()).await {
         Ok(actor) => actor,
         Err(refusal) => return unframed(refusal),
     };

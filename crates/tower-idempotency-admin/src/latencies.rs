@@ -42,18 +42,14 @@ pub(crate) enum Timed {
 }
 
 impl Timed {
-    /// In the order of the histograms.
-    pub(crate) const ALL: [Self; 5] = [Self::Claim, Self::Run, Self::Record, Self::Replay, Self::Wait];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Claim => "claim",
-            Self::Run => "run",
-            Self::Record => "record",
-            Self::Replay => "replay",
-            Self::Wait => "wait",
-        }
-    }
+    /// In the order of the histograms: each with its name, and in words.
+    pub(crate) const ALL: [(Self, &str, &str); 5] = [
+        (Self::Claim, "claim", "Claiming a key"),
+        (Self::Run, "run", "Run of a handler"),
+        (Self::Record, "record", "Recording of an answer"),
+        (Self::Replay, "replay", "Replay"),
+        (Self::Wait, "wait", "Waiting for the first request"),
+    ];
 }
 
 /// Counts of durations. Each bucket is a half or a third wider than the one before.

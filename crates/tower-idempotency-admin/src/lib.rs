@@ -29,13 +29,12 @@
 
 // - `router.rs` builds the router. `guard.rs` decides which requests pass; `access.rs` and `nonce.rs` are its words.
 // - `page/`: the page. `api/`: the JSON API. `site.rs` is what both share; `overview.rs`, `latencies.rs` and
-//   `health.rs` are the numbers, `selection.rs` is what a URL selects, `action.rs` and `answer.rs` what operators do,
+//   `health.rs` are the numbers, `selection.rs` is what a URL selects, `action.rs` is what operators do,
 //   and `outbox.rs` the same for outboxes.
 // - `fields.rs`, `text.rs`, `problem.rs`, `timeout.rs`: forms, texts from outside, errors, and what comes too late.
 
 mod access;
 mod action;
-mod answer;
 mod api;
 mod fields;
 mod guard;

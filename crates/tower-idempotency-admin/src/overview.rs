@@ -34,10 +34,8 @@ pub(crate) struct Summary {
 impl Summary {
     fn add(&mut self, since: Timestamp) {
         self.count += 1;
-        if !is_known(since) {
-            return;
-        }
-        self.oldest = Some(self.oldest.map_or(since, |oldest| oldest.min(since)));
+        let known = Some(since).filter(|since| is_known(*since));
+        self.oldest = self.oldest.into_iter().chain(known).min();
     }
 }
 

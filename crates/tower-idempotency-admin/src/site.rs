@@ -24,7 +24,7 @@ pub(crate) type NoScope = Box<dyn Error + Send + Sync>;
 /// The operations, the application's hooks, and what is kept of the store's last answers.
 pub(crate) struct Site<St> {
     pub(crate) operations: Operations<St>,
-    authorize: Box<Authorize>,
+    pub(crate) authorize: Box<Authorize>,
     pub(crate) scope_from: Box<ScopeFrom>,
     pub(crate) latencies: Option<Latencies>,
     /// The steps for which handlers derive keys.
@@ -60,10 +60,6 @@ impl<St: Store> Site<St> {
         operation: &'a OperationRecord,
     ) -> impl Iterator<Item = (&'a str, String)> {
         self.steps.iter().filter_map(|step| Some((step.as_str(), operation.derived_key(step)?)))
-    }
-
-    pub(crate) async fn authorize(&self, parts: Parts) -> Result<Actor, Response> {
-        (self.authorize)(parts).await
     }
 
     /// Returns how many operations there are. One request asks the store, and those that come meanwhile wait for it.

@@ -92,23 +92,15 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
-/// Returns 32 bytes as 64 hex digits.
+/// Returns bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads 64 hex digits.
-pub(crate) fn digest(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut digest = [0; 32];
-    for (at, byte) in digest.iter_mut().enumerate() {
-        *byte = digit(2 * at)? << 4 | digit(2 * at + 1)?;
-    }
-    (digits.len() == 64).then_some(digest)
+/// Returns why something is wrong as a sentence.
+pub(crate) fn sentence(why: &str) -> String {
+    let mut letters = why.chars();
+    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
 }
 
 #[cfg(test)]
@@ -139,11 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_has_64_hex_digits() {
-        let text = "0123456789abcdef".repeat(4);
-        assert_eq!(digest(&text).map(|bytes| hex(&bytes)), Some(text.clone()));
-        for wrong in [&text[1..], &text.replace('0', "g"), &text.replace("01", "é"), &format!("{text}0")] {
-            assert_eq!(digest(wrong), None, "{wrong}");
-        }
+    fn a_sentence_begins_with_a_capital_and_has_an_end() {
+        let said = ["the body is not Base64", "`id` has 64 hex digits", ""].map(sentence);
+        assert_eq!(said, ["The body is not Base64.", "`id` has 64 hex digits.", ""]);
+        assert_eq!(hex(&[0x0a, 0xff]), "0aff");
     }
 }

@@ -11,7 +11,7 @@ use crate::failure::{Ended, Failure};
 use crate::screen::Screen;
 use crate::text;
 
-pub(crate) async fn run(check: Check, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(check: Check, screen: Screen) -> Result<Ended, Failure> {
     let is_meant = check.yes;
     let (junit, html) = (check.junit.clone(), check.html.clone());
     let plan = Plan::new(settings(check)?).map_err(Failure::usage)?;

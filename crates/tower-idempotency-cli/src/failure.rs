@@ -6,32 +6,19 @@ use std::process::ExitCode;
 #[cfg(feature = "store")]
 pub(crate) use tower_idempotency::internals::with_causes;
 
-/// A command has ended, and has done what it is for.
+/// A command has ended, and has done what it is for: its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// 0: it is done, or found.
-    Well,
-    /// 1: it is not found, has changed nothing, or has found a fault.
-    Badly,
-    /// 2: what was to be examined could not be.
+    /// It is done, or found.
+    Well = 0,
+    /// It is not found, has changed nothing, or has found a fault.
+    Badly = 1,
+    /// What was to be examined could not be.
     #[cfg(feature = "check")]
-    Unchecked,
-    /// 3: the store can't be opened, and that is what it was to find out.
+    Unchecked = 2,
+    /// The store can't be opened, and that is what it was to find out.
     #[cfg(feature = "store")]
-    Untested,
-}
-
-impl From<Ended> for ExitCode {
-    fn from(ended: Ended) -> Self {
-        match ended {
-            Ended::Well => Self::SUCCESS,
-            Ended::Badly => Self::from(1),
-            #[cfg(feature = "check")]
-            Ended::Unchecked => Self::from(2),
-            #[cfg(feature = "store")]
-            Ended::Untested => Self::from(3),
-        }
-    }
+    Untested = 3,
 }
 
 /// A command could not do what it is for.

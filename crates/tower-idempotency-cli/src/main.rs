@@ -2,10 +2,12 @@
 // - `arguments/`: the command line. `failure.rs`: exit codes. `screen/`: what is written, as text and as JSON.
 // - With the feature `check`, `check.rs`: examines a server from outside.
 // - With the feature `proxy`, `proxy/`: serves in front of a service.
-// - With the feature `store`: `place.rs` reads which store is meant, `open/` opens it, `input.rs` reads secrets from
+// - With the feature `store`: `address.rs` reads which store is meant, `open/` opens it, `input.rs` reads secrets from
 //   standard input, `text.rs` the text of files, `consent.rs` asks before a change; `commands/` has one file for each
 //   command but `doctor/`.
 
+#[cfg(feature = "store")]
+mod address;
 mod arguments;
 #[cfg(feature = "check")]
 mod check;
@@ -20,8 +22,6 @@ mod failure;
 mod input;
 #[cfg(feature = "store")]
 mod open;
-#[cfg(feature = "store")]
-mod place;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod screen;
@@ -43,10 +43,10 @@ use self::screen::Screen;
 
 fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| without_urls(error).exit());
-    let screen = Screen::new(arguments.options.json);
+    let screen = Screen { is_json: arguments.options.json };
     log(is_service(&arguments.command));
-    match run(arguments, &screen) {
-        Ok(ended) => ended.into(),
+    match run(arguments, screen) {
+        Ok(ended) => ExitCode::from(ended as u8),
         Err(failure) => failure.report(),
     }
 }
@@ -73,7 +73,7 @@ fn is_service(command: &Command) -> bool {
     }
 }
 
-fn run(arguments: Arguments, screen: &Screen) -> Result<Ended, Failure> {
+fn run(arguments: Arguments, screen: Screen) -> Result<Ended, Failure> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if !is_service(&arguments.command) {
         runtime.worker_threads(2);
@@ -85,7 +85,7 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<Ended, Failure> {
             #[cfg(feature = "store")]
             Command::Store(command) => commands::run(&arguments.options.store, command, screen).await,
             #[cfg(feature = "store")]
-            Command::Outbox(command) => commands::run_outbox(&arguments.options.store, command, *screen).await,
+            Command::Outbox(command) => commands::run_outbox(&arguments.options.store, command, screen).await,
             #[cfg(feature = "check")]
             Command::Check(check) => check::run(*check, screen).await,
             #[cfg(feature = "proxy")]

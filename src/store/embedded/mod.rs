@@ -77,6 +77,7 @@ pub(super) use layout::storage_engine::{Damage, MAX_STEP, ReadError, RecordWrite
 #[cfg(feature = "fjall")]
 pub(super) use layout::totals::{Checkpoint, Totals};
 pub(super) use layout::writes::Writes;
+pub use space::MAX_DEFAULT_FREE;
 pub use store::EmbeddedStore;
 pub use transact::Abort;
 pub(super) use transact::{AppValue, Transacted};

@@ -26,7 +26,7 @@ impl Limits {
 }
 
 /// The most bytes of the disk that are left free by default.
-const MAX_DEFAULT_FREE: u64 = 1 << 30;
+pub const MAX_DEFAULT_FREE: u64 = 1 << 30;
 /// By default, one part in this many of the disk is left free.
 const PARTS: u64 = 10;
 

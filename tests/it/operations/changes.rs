@@ -342,7 +342,7 @@ async fn each_change_is_an_event_that_names_its_actor_and_shows_no_secret() {
         lines[2].starts_with(&event(
             "WARN",
             "reconcile",
-            "it failed, or is not known, what an operator did to an operation"
+            "an operator's change of an operation failed, or it is not known what became of it"
         )),
         "{lines:?}"
     );

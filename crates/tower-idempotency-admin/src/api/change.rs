@@ -9,57 +9,25 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_idempotency::RecordId;
+use tower_idempotency::internals::written::WrittenChange;
 use tower_idempotency::operations::{Applied, Change, ChangeError};
 use tower_idempotency::store::{Store, StoreError};
 
-use super::read::{Answered, fence_of, id_of, permitted, read};
+use super::read::{Answered, MOST, read, within};
 use crate::access::Permission;
 use crate::action::Kind;
-use crate::answer::Given;
 use crate::fields::Fields;
 use crate::guard::Caller;
 use crate::problem::{Problem, with_causes};
 use crate::selection::Selection;
 use crate::site::Site;
+use crate::text::sentence;
 use crate::timeout::Unread;
-
-/// The most changes, and the most records of a purge.
-const MOST: usize = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Changes {
-    changes: Vec<Wanted>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wanted {
-    id: String,
-    fence: String,
-    action: String,
-    answer: Option<WantedAnswer>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WantedAnswer {
-    status: Option<u16>,
-    #[serde(default)]
-    headers: Vec<(String, String)>,
-    #[serde(default)]
-    body: String,
-    #[serde(default)]
-    encoding: Encoding,
-}
-
-#[derive(Default, Deserialize)]
-enum Encoding {
-    #[default]
-    #[serde(rename = "utf-8")]
-    Utf8,
-    #[serde(rename = "base64")]
-    Base64,
+    changes: Vec<WrittenChange>,
 }
 
 /// `POST api/changes`
@@ -88,25 +56,11 @@ fn all(results: &[(RecordId, Result<Applied, ChangeError>)]) -> Vec<Value> {
     results.iter().map(one).collect()
 }
 
-fn change(wanted: Wanted, caller: &Caller) -> Result<Change, Problem> {
-    let id = id_of(&wanted.id)?;
-    let fence = fence_of(&wanted.fence)?;
-    let kind: Kind = wanted
-        .action
-        .parse()
-        .map_err(|()| Problem::wrong(format!("An action is one of {}.", Kind::ALL.map(Kind::name).join(", "))))?;
-    permitted(caller, kind.permission())?;
-    if wanted.answer.is_some() && kind != Kind::Answer {
-        return Err(Problem::wrong("Only the action `answer` has an answer."));
-    }
-    let answer = wanted.answer.map(|answer| {
-        let WantedAnswer { status, headers, body, encoding } = &answer;
-        let given = Given { status: *status, body, is_base64: matches!(encoding, Encoding::Base64) };
-        given.answer(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
-    });
-    let action = kind.action(answer.transpose().map_err(Problem::wrong)?);
-    let action = action.ok_or_else(|| Problem::wrong("The action `answer` needs an answer."))?;
-    Ok(Change::new(id, fence, action))
+fn change(written: WrittenChange, caller: &Caller) -> Result<Change, Problem> {
+    let kind: Kind = written.action.as_deref().unwrap_or_default().parse()?;
+    caller.require(kind.permission())?;
+    let (_, change) = written.read(&[]).map_err(|why| Problem::wrong(sentence(&why)))?;
+    change.ok_or_else(|| Problem::wrong("A change needs an `action`."))
 }
 
 fn name(result: &Result<Applied, ChangeError>) -> &'static str {
@@ -135,15 +89,12 @@ pub(super) async fn purge<St: Store>(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answered {
-    permitted(&caller, Permission::Purge)?;
+    caller.require(Permission::Purge)?;
     let Purge { state, older_than, status, scope, after, limit, answers_only } = read(body)?;
     if older_than.is_none() && scope.is_none() {
         return Err(Problem::wrong("Say which records: those older than `older_than`, or those of a `scope`."));
     }
-    let limit = limit.unwrap_or(MOST);
-    if !(1..=MOST).contains(&limit) {
-        return Err(Problem::wrong(format!("`limit` must be a number from 1 to {MOST}.")));
-    }
+    let limit = within(limit.unwrap_or(MOST))?;
     let status = status.map(|status| status.to_string());
     let fields = [("state", state), ("older_than", older_than), ("status", status), ("scope", scope), ("after", after)];
     let fields = Fields::of(fields);
@@ -152,10 +103,10 @@ pub(super) async fn purge<St: Store>(
     }
     let selection = Selection::read(&fields).map_err(Problem::wrong)?;
     let operator = site.operations.by(caller.actor.name);
-    let (filter, after) = (selection.filter(), selection.after.as_ref());
+    let (filter, after) = (&selection.filter, selection.after.as_ref());
     let purge = match answers_only {
-        Some(true) => operator.forget_answers(&filter, after, limit).await,
-        _ => operator.purge(&filter, after, limit).await,
+        Some(true) => operator.forget_answers(filter, after, limit).await,
+        _ => operator.purge(filter, after, limit).await,
     };
     let purged = purge.map_err(Unread::from)?;
     site.look_again().await;

@@ -8,7 +8,6 @@ use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{Listing, OperationRecord, OperationState, Server};
 use tower_idempotency::store::Store;
 
-use crate::answer::Recorded;
 use crate::overview::Summary;
 use crate::site::Site;
 use crate::text::{hex, is_known, rfc3339};
@@ -63,15 +62,6 @@ pub(super) fn listing<St: Store>(site: &Site<St>, listing: &Listing) -> Value {
     let operations: Vec<_> = listing.operations.iter().map(|listed| operation(site, listed)).collect();
     let next = listing.next.map(|next| next.to_string());
     json!({ "operations": operations, "next": next, "now": time(listing.now) })
-}
-
-pub(super) fn recorded(answer: &Recorded) -> Value {
-    json!({
-        "status": answer.status,
-        "headers": answer.headers,
-        "body": answer.body,
-        "encoding": if answer.is_base64 { "base64" } else { "utf-8" },
-    })
 }
 
 pub(super) fn summary(summary: &Summary) -> Value {

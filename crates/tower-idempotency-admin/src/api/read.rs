@@ -10,12 +10,12 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tower_idempotency::internals::written::WrittenAnswer;
 use tower_idempotency::store::Store;
 use tower_idempotency::{Fence, Key, RecordId};
 
 use super::json;
 use crate::access::Permission;
-use crate::answer::Recorded;
 use crate::fields::Fields;
 use crate::guard::Caller;
 use crate::problem::Problem;
@@ -23,8 +23,8 @@ use crate::selection::Selection;
 use crate::site::Site;
 use crate::timeout::in_time;
 
-/// The most operations on a page.
-const MOST: usize = 1_000;
+/// The most operations on a page, the most changes, and the most records of a purge.
+pub(super) const MOST: usize = 1_000;
 /// The operations on a page whose URL does not say how many.
 const USUAL: usize = 100;
 
@@ -35,7 +35,7 @@ pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(
     let fields = known(query, &[&Selection::FIELDS[..], &["limit"]].concat())?;
     let selection = Selection::read(&fields).map_err(Problem::wrong)?;
     let limit = limit(&fields)?;
-    let listing = in_time(site.operations.list(&selection.filter(), selection.after.as_ref(), limit)).await?;
+    let listing = in_time(site.operations.list(&selection.filter, selection.after.as_ref(), limit)).await?;
     Ok(Json(json::listing(&site, &listing)))
 }
 
@@ -52,15 +52,15 @@ pub(super) async fn outcome<St: Store>(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Answered {
-    permitted(&caller, Permission::Bodies)?;
+    caller.require(Permission::Bodies)?;
     let (id, fields) = (id_of(&id)?, known(query, &["disputed"])?);
     let recorded = match fields.get("disputed") {
         None => in_time(site.operations.outcome(id)).await?,
         Some(fence) => in_time(site.operations.disputed_outcome(id, fence_of(fence)?)).await?,
     };
-    let recorded = recorded.and_then(Recorded::of);
+    let recorded = recorded.map(WrittenAnswer::of);
     let none = || Problem::new(StatusCode::NOT_FOUND, "No outcome is recorded under this id.");
-    recorded.map(|answer| Json(json::recorded(&answer))).ok_or_else(none)
+    recorded.map(|answer| Json(json!(answer))).ok_or_else(none)
 }
 
 /// `GET api/disputed`
@@ -94,11 +94,6 @@ pub(super) async fn find<St: Store>(
     Ok(Json(json!({ "operation": found.as_ref().map(|found| json::operation(&site, found)) })))
 }
 
-/// Refuses what the caller may not do.
-pub(super) fn permitted(caller: &Caller, permission: Permission) -> Result<(), Problem> {
-    if caller.may(permission) { Ok(()) } else { Err(Problem::not_permitted(permission)) }
-}
-
 /// Reads a body of JSON. The error does not repeat any of it: it may have a key.
 pub(super) fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
     let body = body.map_err(|error| Problem::new(error.status(), "The body can't be read, or is too long."))?;
@@ -127,9 +122,13 @@ fn known(query: Option<String>, names: &[&str]) -> Result<Fields, Problem> {
 }
 
 fn limit(fields: &Fields) -> Result<usize, Problem> {
-    let Some(limit) = fields.get("limit") else { return Ok(USUAL) };
-    let limit = limit.parse().ok().filter(|limit| (1..=MOST).contains(limit));
-    limit.ok_or_else(|| Problem::wrong(format!("`limit` must be a number from 1 to {MOST}.")))
+    fields.get("limit").map_or(Ok(USUAL), |limit| within(limit.parse().unwrap_or(0)))
+}
+
+/// Refuses a number of operations that one request may not have.
+pub(super) fn within(limit: usize) -> Result<usize, Problem> {
+    let wrong = || Problem::wrong(format!("`limit` must be a number from 1 to {MOST}."));
+    (1..=MOST).contains(&limit).then_some(limit).ok_or_else(wrong)
 }
 
 fn no_operation() -> Problem {

@@ -44,8 +44,8 @@ fn counts(stats: &Stats) -> Value {
 fn latencies(latencies: &Latencies) -> Value {
     let bounds: Vec<_> = (0..BUCKETS - 1).map(bound).collect();
     let mut histograms = json!({ "bounds_micros": bounds });
-    for timed in Timed::ALL {
-        histograms[timed.name()] = json!(latencies.counts(timed).map(|count| count.to_string()).to_vec());
+    for (timed, name, _) in Timed::ALL {
+        histograms[name] = json!(latencies.counts(timed).map(|count| count.to_string()).to_vec());
     }
     histograms
 }

@@ -1,11 +1,11 @@
 //! The form in which an operator enters an answer.
 
 use maud::{Markup, html};
+use tower_idempotency::internals::written::{BodyEncoding, WrittenAnswer};
 use tower_idempotency::operations::{Answer, Form};
 
-use crate::answer::Given;
 use crate::fields::Fields;
-use crate::text::shown;
+use crate::text::{sentence, shown};
 
 /// What was entered.
 #[derive(Debug, Clone)]
@@ -40,9 +40,11 @@ impl Entered {
             "" if form == Form::Any => None,
             status => Some(status.parse().map_err(|_| "The status must be a number, such as 200.".to_owned())?),
         };
-        let given = Given { status, body: &self.body, is_base64: self.is_base64 };
-        let content_type = Some(("content-type", self.content_type.as_str()));
-        given.answer(content_type.filter(|(_, value)| !value.is_empty() && status.is_some()))
+        let content_type = Some(&self.content_type).filter(|value| !value.is_empty() && status.is_some());
+        let headers = content_type.map(|value| ("content-type".to_owned(), value.clone())).into_iter().collect();
+        let encoding = if self.is_base64 { BodyEncoding::Base64 } else { BodyEncoding::Utf8 };
+        let answer = WrittenAnswer { status, headers, body: self.body.clone(), encoding }.answer();
+        answer.map_err(|why| sentence(&why))
     }
 }
 

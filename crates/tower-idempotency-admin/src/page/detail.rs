@@ -3,7 +3,8 @@
 use http::StatusCode;
 use maud::{Markup, html};
 use tower_idempotency::engine::ClaimPolicy;
-use tower_idempotency::operations::{OperationRecord, OperationState, Server, StateKind};
+use tower_idempotency::internals::written::{BodyEncoding, WrittenAnswer};
+use tower_idempotency::operations::{Filter, OperationRecord, OperationState, Server, StateKind};
 use tower_idempotency::store::Store;
 use tower_idempotency::{Fence, RecordId};
 
@@ -12,7 +13,6 @@ use super::frame::framed;
 use super::operation::{meaning, reason, state};
 use crate::access::Permission;
 use crate::action::Kind;
-use crate::answer::Recorded;
 use crate::fields::link;
 use crate::guard::Caller;
 use crate::problem::Problem;
@@ -41,8 +41,10 @@ pub(super) async fn page<St: Store>(
     };
     let recorded = match with_body {
         false => None,
-        true if !caller.may(Permission::Bodies) => return Err(Problem::not_permitted(Permission::Bodies)),
-        true => in_time(site.operations.outcome(id)).await?.and_then(Recorded::of),
+        true => {
+            caller.require(Permission::Bodies)?;
+            in_time(site.operations.outcome(id)).await?.map(WrittenAnswer::of)
+        }
     };
     let fitting: Vec<_> = Kind::ALL.into_iter().filter(|kind| kind.fits(&operation)).collect();
     let has_outcome = operation.state.kind() == StateKind::Completed;
@@ -74,14 +76,12 @@ async fn compared<St: Store>(
     fence: &str,
 ) -> Result<Markup, Problem> {
     let fence = fence.parse().map(Fence).map_err(|_| Problem::wrong("A fence is a number, as it is listed."))?;
-    if !caller.may(Permission::Bodies) {
-        return Err(Problem::not_permitted(Permission::Bodies));
-    }
-    let Some(disputed) = in_time(site.operations.disputed_outcome(id, fence)).await?.and_then(Recorded::of) else {
+    caller.require(Permission::Bodies)?;
+    let Some(disputed) = in_time(site.operations.disputed_outcome(id, fence)).await?.map(WrittenAnswer::of) else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "There is no disputed answer of this run, or it has expired."));
     };
     let recorded = match operation.map(|operation| operation.state.kind()) {
-        Some(StateKind::Completed) => in_time(site.operations.outcome(id)).await?.and_then(Recorded::of),
+        Some(StateKind::Completed) => in_time(site.operations.outcome(id)).await?.map(WrittenAnswer::of),
         _ => None,
     };
     Ok(html! {
@@ -129,7 +129,7 @@ pub(super) fn facts<St: Store>(site: &Site<St>, operation: &OperationRecord) -> 
             dt { "Id" } dd { code { (operation.id) } }
             @if let Some(scope) = operation.scope() {
                 dt { "Owner (digest of the scope)" }
-                dd { a href=(Selection { scope: Some(scope), ..Selection::default() }.link(None)) { code { (hex(&scope)) } } }
+                dd { a href=(Selection { filter: Filter::all().of_scope(scope), after: None }.link(None)) { code { (hex(&scope)) } } }
             }
             @if let Some(refused) = site.operations.mismatched(operation.id) {
                 dt { "Other requests with its key" }
@@ -156,7 +156,7 @@ fn under(policy: ClaimPolicy) -> &'static str {
 }
 
 /// Returns a recorded answer with its body, under this heading.
-fn answer(name: &str, heading: &str, recorded: &Recorded) -> Markup {
+fn answer(name: &str, heading: &str, recorded: &WrittenAnswer) -> Markup {
     html! {
         section aria-labelledby=(name) {
             h2 id=(name) { (heading) }
@@ -166,7 +166,7 @@ fn answer(name: &str, heading: &str, recorded: &Recorded) -> Markup {
                     dt { code { (shown(name)) } } dd { bdi { (shown(value)) } }
                 } }
             }
-            @if recorded.is_base64 { p { "The body is no text. In Base64:" } }
+            @if recorded.encoding == BodyEncoding::Base64 { p { "The body is no text. In Base64:" } }
             pre tabindex="0" { "\n" (shown_lines(&recorded.body)) }
         }
     }

@@ -21,7 +21,7 @@ pub(super) async fn page<St: Store>(site: &Site<St>, caller: &Caller, fields: &F
     let selected = Selection::read(fields).map(|selection| match fields.has("state") {
         true => selection,
         // What an operator looks for first.
-        false => Selection { state: Some(StateKind::Interrupted), ..selection },
+        false => Selection { filter: selection.filter.in_state(StateKind::Interrupted), ..selection },
     });
     let mut status = if selected.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     let listed = async {

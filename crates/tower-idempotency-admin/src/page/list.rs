@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 use tower_idempotency::engine::Cause;
-use tower_idempotency::operations::{Listing, OperationRecord, StateKind};
+use tower_idempotency::operations::{Filter, Listing, OperationRecord, StateKind};
 use tower_idempotency::store::Store;
 
 use super::operation::{name, plain_name, state};
@@ -29,11 +29,11 @@ pub(super) async fn section<St: Store>(
     caller: &Caller,
     selection: &Selection,
 ) -> Result<Markup, Unread> {
-    let (filter, mut after) = (selection.filter(), selection.after);
+    let (filter, mut after) = (&selection.filter, selection.after);
     let mut calls = 0;
     let listing = in_time(async {
         loop {
-            let listing = site.operations.list(&filter, after.as_ref(), SHOWN).await?;
+            let listing = site.operations.list(filter, after.as_ref(), SHOWN).await?;
             calls += 1;
             if !listing.operations.is_empty() || listing.next.is_none() || calls >= MAX_CALLS {
                 return Ok(listing);
@@ -58,7 +58,7 @@ pub(super) async fn section<St: Store>(
     Ok(html! {
         section aria-labelledby="list" {
             h2 id="list" { "List" }
-            (filter_form(selection))
+            (filter_form(filter))
             @if listing.operations.is_empty() {
                 p { @match listing.next {
                     Some(_) => "None so far: many records were looked at, and there are more.",
@@ -95,7 +95,7 @@ pub(super) fn complaint(fields: &Fields, complaint: &str) -> Markup {
         section aria-labelledby="list" {
             h2 id="list" { "List" }
             p.complaint role="alert" { (shown(complaint)) "." }
-            (filter_form(&known.unwrap_or_default()))
+            (filter_form(&known.unwrap_or_default().filter))
         }
     }
 }
@@ -119,35 +119,35 @@ fn row(operation: &OperationRecord, has_box: bool, now: tower_idempotency::clock
     }
 }
 
-fn filter_form(selection: &Selection) -> Markup {
-    let scope = selection.scope.map(|scope| hex(&scope));
-    let age = selection.older_than.map(|age| humantime::format_duration(age).to_string());
+fn filter_form(filter: &Filter) -> Markup {
+    let scope = filter.scope.map(|scope| hex(&scope));
+    let age = filter.older_than.map(|age| humantime::format_duration(age).to_string());
     html! {
         form.filter method="get" action="?" {
             p { label for="state" { "State" }
                 select id="state" name="state" {
                     @for kind in StateKind::ALL {
-                        option value=(kind) selected[selection.state == Some(kind)] {
+                        option value=(kind) selected[filter.state == Some(kind)] {
                             @if kind == StateKind::Running { "in flight" } @else { (kind) }
                         }
                     }
-                    option value="any" selected[selection.state.is_none()] { "any" }
+                    option value="any" selected[filter.state.is_none()] { "any" }
                 } }
             p { label for="cause" { "Cause" }
                 select id="cause" name="cause" {
-                    option value="any" selected[selection.cause.is_none()] { "any" }
-                    @for cause in Cause::ALL { option value=(cause) selected[selection.cause == Some(cause)] { (cause) } }
+                    option value="any" selected[filter.cause.is_none()] { "any" }
+                    @for cause in Cause::ALL { option value=(cause) selected[filter.cause == Some(cause)] { (cause) } }
                 } }
             p { label for="label" { "Label begins with" }
-                input id="label" name="label" value=[selection.label.as_deref()] size="16" spellcheck="false" autocomplete="off"; }
+                input id="label" name="label" value=[filter.label.as_deref()] size="16" spellcheck="false" autocomplete="off"; }
             p { label for="since" { "In its state since (UTC)" }
-                input id="since" name="since" value=[selection.since.and_then(rfc3339)] placeholder="2026-11-22 10:00:00" size="20" autocomplete="off"; }
+                input id="since" name="since" value=[filter.since.and_then(rfc3339)] placeholder="2026-11-22 10:00:00" size="20" autocomplete="off"; }
             p { label for="before" { "until before" }
-                input id="before" name="before" value=[selection.before.and_then(rfc3339)] placeholder="2026-11-22 10:30:00" size="20" autocomplete="off"; }
+                input id="before" name="before" value=[filter.before.and_then(rfc3339)] placeholder="2026-11-22 10:30:00" size="20" autocomplete="off"; }
             p { label for="older_than" { "For longer than" }
                 input id="older_than" name="older_than" value=[age] placeholder="10m" size="8" autocomplete="off"; }
             p { label for="status" { "Answered with status" }
-                input id="status" name="status" value=[selection.status] inputmode="numeric" placeholder="504" size="5" autocomplete="off"; }
+                input id="status" name="status" value=[filter.status] inputmode="numeric" placeholder="504" size="5" autocomplete="off"; }
             p { label for="scope" { "Owner (digest of the scope)" }
                 input id="scope" name="scope" value=[scope] size="20" maxlength="64" spellcheck="false" autocomplete="off"; }
             p { button { "Show" } }

@@ -96,10 +96,10 @@ pub(super) fn live<St: Store>(site: &Site<St>) -> Markup {
                         th scope="col" { "What" } th scope="col" { "Median" } th scope="col" { "p99" }
                         th.script-only hidden scope="col" { "p99, last 5 minutes" }
                     } }
-                    tbody { @for timed in Timed::ALL {
+                    tbody { @for (timed, name, words) in Timed::ALL {
                         @let counts = latencies.counts(timed);
-                        tr data-time=(timed.name()) {
-                            th scope="row" { (words(timed)) }
+                        tr data-time=(name) {
+                            th scope="row" { (words) }
                             @for (label, part, share) in [("Median", "median", 0.5), ("p99", "high", 0.99)] {
                                 td data-label=(label) { span data-part=(part) {
                                     @match quantile(&counts, share) { Some(time) => (short_span(time)), None => "–" }
@@ -111,15 +111,5 @@ pub(super) fn live<St: Store>(site: &Site<St>) -> Markup {
                 }
             }
         }
-    }
-}
-
-fn words(timed: Timed) -> &'static str {
-    match timed {
-        Timed::Claim => "Claiming a key",
-        Timed::Run => "Run of a handler",
-        Timed::Record => "Recording of an answer",
-        Timed::Replay => "Replay",
-        Timed::Wait => "Waiting for the first request",
     }
 }

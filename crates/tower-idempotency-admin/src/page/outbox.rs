@@ -1,10 +1,7 @@
 //! The calls of outboxes: how many there are, those that wait for an operator, and the way to change one.
 
-use std::time::SystemTime;
-
 use futures_util::future::{join, join_all};
 use maud::{Markup, html};
-use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Store;
 use tower_idempotency_outbox::{Action, Entry, OpenCalls, OutboxError, State};
 
@@ -61,7 +58,13 @@ pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields
                     Err(problem) => p.complaint role="alert" { (shown(&problem.detail)) },
                 }
                 @match listed {
-                    Ok(listed) => (listed.section(caller, at)),
+                    Ok((calls, more)) => {
+                        @if !calls.is_empty() { (table(&calls, caller.may(Permission::Outbox).then_some(at))) }
+                        p {
+                            @for (state, last) in more { a href=(Asked::link(at, state, Some(last))) { "More: " (word(state)) } " " }
+                            a href=(Asked::link(at, State::Refused, None)) { "Refused calls" } ", which can be sent again"
+                        }
+                    }
                     Err(problem) => p.complaint role="alert" { (shown(&problem.detail)) },
                 }
             }
@@ -70,13 +73,8 @@ pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields
     html! { @for section in join_all(sections).await { (section) } }
 }
 
-/// The calls that are shown, and the states of which there are more, with the last one that is shown.
-struct Listed {
-    calls: Vec<Entry>,
-    more: Vec<(State, u64)>,
-}
-
-async fn listed(outbox: &Named, asked: Option<&Asked>) -> Result<Listed, OutboxError> {
+/// Returns the calls that are shown, and the states of which there are more, with the last one that is shown.
+async fn listed(outbox: &Named, asked: Option<&Asked>) -> Result<(Vec<Entry>, Vec<(State, u64)>), OutboxError> {
     let (mut calls, mut more) = (Vec::new(), Vec::new());
     let asked_for = asked.map(|asked| asked.state).filter(|state| !matches!(state, State::GivenUp | State::Damaged));
     for state in [Some(State::GivenUp), Some(State::Damaged), asked_for].into_iter().flatten() {
@@ -89,20 +87,7 @@ async fn listed(outbox: &Named, asked: Option<&Asked>) -> Result<Listed, OutboxE
         }
         calls.extend(listed);
     }
-    Ok(Listed { calls, more })
-}
-
-impl Listed {
-    fn section(&self, caller: &Caller, at: usize) -> Markup {
-        let Self { calls, more } = self;
-        html! {
-            @if !calls.is_empty() { (table(calls, caller.may(Permission::Outbox).then_some(at))) }
-            p {
-                @for (state, last) in more { a href=(Asked::link(at, *state, Some(*last))) { "More: " (word(*state)) } " " }
-                a href=(Asked::link(at, State::Refused, None)) { "Refused calls" } ", which can be sent again"
-            }
-        }
-    }
+    Ok((calls, more))
 }
 
 fn counts(at: usize, open: &[OpenCalls]) -> Markup {
@@ -134,7 +119,7 @@ fn table(calls: &[Entry], changed_in: Option<usize>) -> Markup {
             tbody { @for entry in calls { tr {
                 td data-label="State" { (word(entry.state)) @if entry.may_have_taken_place { ", may have taken place" } }
                 td data-label="Call" { code { (entry.position) } " " (shown(destination(entry))) }
-                td data-label="For" { span title=(date(time(entry.stored))) { (age(time(entry.stored), now())) } }
+                td data-label="For" { @let stored = entry.stored.into(); span title=(date(stored)) { (age(stored, now())) } }
                 td data-label="Last try" { (shown(entry.reason.as_deref().unwrap_or("–"))) }
                 td data-label="Action" { @if let Some(at) = changed_in { (buttons(at, entry)) } }
             } } }
@@ -175,9 +160,7 @@ struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     async fn read<St: Store>(site: &'a Site<St>, caller: &Caller, fields: &Fields) -> Result<Self, Problem> {
-        if !caller.may(Permission::Outbox) {
-            return Err(Problem::not_permitted(Permission::Outbox));
-        }
+        caller.require(Permission::Outbox)?;
         let number = |name| fields.get(name).and_then(|text| text.parse::<u64>().ok());
         let read = || {
             let at = usize::try_from(number("outbox")?).ok()?;
@@ -234,10 +217,6 @@ pub(super) async fn change<St: Store>(site: &Site<St>, caller: &Caller, fields: 
 
 fn destination(entry: &Entry) -> &str {
     if entry.destination.is_empty() { "without a destination that can be read" } else { &entry.destination }
-}
-
-fn time(at: SystemTime) -> Timestamp {
-    Timestamp::from(at)
 }
 
 /// Returns the word for a state.

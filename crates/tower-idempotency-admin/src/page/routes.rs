@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{HeaderValue, LOCATION};
 use tower_idempotency::store::Store;
 
 use super::frame::{error, html};
@@ -55,7 +54,7 @@ async fn act<St: Store>(
     };
     let page = match fields.get("do") {
         Some("find") => match find::find(&site, &caller, &fields).await {
-            Ok(Ok(link)) => return to(&link),
+            Ok(Ok(link)) => return Redirect::to(&link).into_response(),
             Ok(Err(page)) => Ok(page),
             Err(problem) => Err(problem),
         },
@@ -68,13 +67,4 @@ async fn act<St: Store>(
         _ => Err(Problem::wrong("This form is not one of this page.")),
     };
     page.map_or_else(|problem| error(&caller, problem), html)
-}
-
-/// Leads to another view of the page.
-fn to(link: &str) -> Response {
-    let mut response = http::StatusCode::SEE_OTHER.into_response();
-    if let Ok(link) = HeaderValue::from_str(link) {
-        response.headers_mut().insert(LOCATION, link);
-    }
-    response
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use maud::{Markup, html};
+use tower_idempotency::internals::written;
 use tower_idempotency::operations::{Change, Form, OperationRecord};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fence, RecordId};
@@ -18,7 +19,7 @@ use crate::guard::Caller;
 use crate::problem::Problem;
 use crate::selection::{MAX_CALLS, MAX_ROWS, Selection};
 use crate::site::Site;
-use crate::text::{age, now, shown, shown_lines};
+use crate::text::{age, now, sentence, shown, shown_lines};
 use crate::timeout::in_time;
 
 /// The most of them that the confirmation shows.
@@ -47,14 +48,8 @@ impl Wanted {
         fields: &Fields,
         all: Option<&str>,
     ) -> Result<Self, Problem> {
-        let kind: Kind = all
-            .or_else(|| fields.get("action"))
-            .unwrap_or_default()
-            .parse()
-            .map_err(|()| Problem::wrong("There is no such action."))?;
-        if !caller.may(kind.permission()) {
-            return Err(Problem::not_permitted(kind.permission()));
-        }
+        let kind: Kind = all.or_else(|| fields.get("action")).unwrap_or_default().parse()?;
+        caller.require(kind.permission())?;
         let matching = fields.get("matching").map(selection).transpose()?;
         let (rows, has_more) = match (&matching, all) {
             (Some(selection), Some(_)) => in_time(all_rows(site, kind, selection)).await?,
@@ -100,9 +95,9 @@ async fn all_rows<St: Store>(
     kind: Kind,
     selection: &Selection,
 ) -> Result<(Vec<(RecordId, Fence)>, bool), StoreError> {
-    let (filter, mut after, mut rows) = (selection.filter(), None, Vec::new());
+    let (filter, mut after, mut rows) = (&selection.filter, None, Vec::new());
     for _ in 0..MAX_CALLS {
-        let listing = site.operations.list(&filter, after.as_ref(), MAX_ROWS - rows.len()).await?;
+        let listing = site.operations.list(filter, after.as_ref(), MAX_ROWS - rows.len()).await?;
         let fitting = listing.operations.iter().filter(|operation| kind.fits(operation));
         rows.extend(fitting.map(|operation| (operation.id, operation.fence)));
         after = listing.next;
@@ -244,8 +239,8 @@ pub(super) async fn apply<St: Store>(site: &Site<St>, caller: &Caller, fields: &
     let answer = wanted.entered.as_ref().map(|entered| entered.answer(form));
     let answer = answer.transpose().map_err(Problem::wrong)?;
     let change = |(id, fence): &(RecordId, Fence)| {
-        let action = wanted.kind.action(answer.clone()).ok_or_else(|| Problem::wrong("This form has no answer."))?;
-        Ok(Change::new(*id, *fence, action))
+        let action = written::action(wanted.kind.name(), answer.clone());
+        Ok(Change::new(*id, *fence, action.map_err(|why| Problem::wrong(sentence(why)))?))
     };
     let changes = wanted.rows.iter().map(change).collect::<Result<_, Problem>>()?;
     let results = site.operations.by(caller.actor.name.clone()).apply_all(changes).await;

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "check")]
 pub(crate) use self::check::Check;
 #[cfg(feature = "store")]
-pub(crate) use self::outbox::{OfCall, OfOutbox, OutboxCommand, OutboxLs, OutboxShow, Place, Resolve};
+pub(crate) use self::outbox::{OfCall, OutboxCommand, OutboxLs, OutboxShow, Place, Resolve};
 #[cfg(feature = "proxy")]
 pub(crate) use self::proxy::Proxy;
 #[cfg(feature = "store")]

@@ -13,11 +13,11 @@ pub(crate) struct Selected {
     /// Only those in this state: running, interrupted, completed, consumed (done, but its answer was not kept) or
     /// damaged.
     #[arg(long)]
-    pub(crate) state: Option<StateKind>,
+    state: Option<StateKind>,
     /// Only interrupted ones with this cause: process-ended, panicked, max-run, lease, shutdown, failed, broken,
     /// unsaved, answered (with a status, see `--status`) or unknown.
     #[arg(long)]
-    pub(crate) cause: Option<Cause>,
+    cause: Option<Cause>,
     /// Only those whose label begins so, such as `POST /charges`.
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
@@ -39,31 +39,10 @@ pub(crate) struct Selected {
 }
 
 impl Selected {
-    /// Returns the filter, without the state.
-    pub(crate) fn in_any_state(&self) -> Filter {
-        let mut filter = Filter::all();
-        if let Some(cause) = self.cause {
-            filter = filter.caused_by(cause);
-        }
-        if let Some(label) = &self.label {
-            filter = filter.labelled(label);
-        }
-        if let Some(since) = self.since {
-            filter = filter.since(since);
-        }
-        if let Some(before) = self.before {
-            filter = filter.before(before);
-        }
-        if let Some(age) = self.older_than {
-            filter = filter.older_than(age);
-        }
-        if let Some(status) = self.status {
-            filter = filter.answered_with(status);
-        }
-        if let Some(digest) = self.scope {
-            filter = filter.of_scope(digest);
-        }
-        filter
+    /// Returns the filter.
+    pub(crate) fn filter(&self) -> Filter {
+        let &Self { state, cause, ref label, since, before, older_than, status, scope } = self;
+        Filter { state, cause, label: label.clone(), since, before, older_than, status, scope }
     }
 }
 
@@ -110,16 +89,16 @@ mod tests {
     fn each_option_and_each_two_of_them_are_conditions() {
         let filter = |arguments: &[&str]| {
             let command = Command::try_parse_from([&["idem"], arguments].concat());
-            command.unwrap().selected.in_any_state()
+            command.unwrap().selected.filter()
         };
         assert_eq!(filter(&[]), Filter::all());
         for (name, value, with) in CONDITIONS {
             assert_eq!(filter(&[name, value]), with(Filter::all()), "{name}");
             for (other, of_other, also) in CONDITIONS.iter().filter(|(other, ..)| *other != name) {
-                for state in [&[][..], &["--state", "completed"]] {
-                    let both = filter(&[&[name, value, other, of_other], state].concat());
-                    assert_eq!(both, also(with(Filter::all())), "{name} {other} {state:?}");
-                }
+                let both = [name, value, other, of_other];
+                assert_eq!(filter(&both), also(with(Filter::all())), "{name} {other}");
+                let completed = also(with(Filter::all())).in_state(StateKind::Completed);
+                assert_eq!(filter(&[&both[..], &["--state", "completed"]].concat()), completed, "{name} {other}");
             }
         }
     }

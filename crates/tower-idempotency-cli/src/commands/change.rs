@@ -8,7 +8,7 @@ use crate::arguments::Consent;
 use crate::consent;
 use crate::failure::{Ended, Failure, with_causes};
 use crate::open::Opened;
-use crate::screen::{self, Screen, ago};
+use crate::screen::{Screen, ago};
 
 /// A change that is about to be made.
 pub(super) struct Planned {
@@ -39,9 +39,7 @@ pub(super) async fn make(
     }
     let state = operation.state.kind();
     if !planned.states.contains(&state) {
-        if let Some(remark) = opened.remark(std::slice::from_ref(&operation)) {
-            screen::remark(remark)?;
-        }
+        opened.say_remark(std::slice::from_ref(&operation))?;
         return unchanged(screen, &format!("it is {state}, which this change is not for"));
     }
     let said = format!("{}\n{}", named(&operation, opened), planned.consequence);

@@ -8,12 +8,13 @@ use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::Screen;
 
-pub(crate) async fn run(options: &StoreOptions, forget: Forget, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, forget: Forget, screen: Screen) -> Result<Ended, Failure> {
     let planned = if forget.answer { of_answer() } else { of_record() };
     let opened = Opened::at(forget.of.store.clone(), options).await?;
-    let made = change::make(&opened, &forget.of.id, forget.fence, &forget.consent, planned, *screen).await;
-    opened.close().await?;
-    made
+    let change = async |opened: &Opened| {
+        change::make(opened, &forget.of.id, forget.fence, &forget.consent, planned, screen).await
+    };
+    opened.closed_after(change).await
 }
 
 fn of_record() -> Planned {

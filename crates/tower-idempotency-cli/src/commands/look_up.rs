@@ -1,5 +1,9 @@
 //! Finds an operation by its record id, or by the digits of it that logs have.
 
+use std::future::ready;
+use std::pin::pin;
+
+use futures_util::TryStreamExt as _;
 use tower_idempotency::operations::{Filter, OperationRecord, StateKind};
 use tower_idempotency::{Fence, RecordId};
 
@@ -27,16 +31,8 @@ pub(super) async fn operation(opened: &Opened, id: &str) -> Result<Option<Operat
 
 /// Returns the disputed outcome of the run with this fence, whose operation's id begins with these digits.
 pub(super) async fn disputed(opened: &Opened, id: &str, fence: Fence) -> Result<Option<OperationRecord>, Failure> {
-    let mut after = None;
-    loop {
-        let page = opened.operations.disputed(after.as_ref(), 1_000).await.map_err(Failure::of)?;
-        let is_meant = |outcome: &OperationRecord| outcome.fence == fence && outcome.id.to_string().starts_with(id);
-        let found = page.operations.into_iter().find(is_meant);
-        after = page.next;
-        if found.is_some() || after.is_none() {
-            return Ok(found);
-        }
-    }
+    let is_meant = |outcome: &OperationRecord| outcome.fence == fence && outcome.id.to_string().starts_with(id);
+    pin!(opened.each(None).try_filter(|outcome| ready(is_meant(outcome)))).try_next().await
 }
 
 /// Returns the ids that begin with these digits: of the interrupted operations, which are found by an index, or else of
@@ -44,16 +40,8 @@ pub(super) async fn disputed(opened: &Opened, id: &str, fence: Fence) -> Result<
 async fn beginning_with(opened: &Opened, digits: &str) -> Result<Vec<RecordId>, Failure> {
     let mut found = Vec::new();
     for filter in [Filter::all().in_state(StateKind::Interrupted), Filter::all()] {
-        let mut after = None;
-        loop {
-            let page = opened.operations.list(&filter, after.as_ref(), 1_000).await.map_err(Failure::of)?;
-            let ids = page.operations.iter().map(|operation| operation.id);
-            found.extend(ids.filter(|id| id.to_string().starts_with(digits)));
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
+        let ids = opened.each(Some(&filter)).map_ok(|operation| operation.id);
+        found = ids.try_filter(|id| ready(id.to_string().starts_with(digits))).try_collect().await?;
         if !found.is_empty() {
             break;
         }

@@ -12,25 +12,21 @@ use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &StoreOptions, ls: Ls, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, ls: Ls, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(ls.of.store.clone(), options).await?;
-    let listed = list(&opened, &ls, *screen).await;
-    opened.close().await?;
-    listed.map(|()| Ended::Well)
+    opened.closed_after(async |opened| list(opened, &ls, screen).await).await?;
+    Ok(Ended::Well)
 }
 
 async fn list(opened: &Opened, ls: &Ls, screen: Screen) -> Result<(), Failure> {
-    let (selected, filter) = (&ls.selected, ls.selected.in_any_state());
-    let (operations, next, now) = match (ls.disputed, selected.state) {
-        (true, _) => pages(opened, None, ls.after, ls.limit).await?,
-        (false, Some(state)) => pages(opened, Some(&filter.in_state(state)), ls.after, ls.limit).await?,
+    let filter = ls.selected.filter();
+    let (operations, next, now) = match &filter {
+        _ if ls.disputed => pages(opened, None, ls.after, ls.limit).await?,
+        Filter { state: None, cause: None, .. } => urgent_first(opened, filter, ls.after, ls.limit).await?,
         // No other operation has a cause.
-        (false, None) if selected.cause.is_some() => pages(opened, Some(&filter), ls.after, ls.limit).await?,
-        (false, None) => urgent_first(opened, filter, ls.after, ls.limit).await?,
+        _ => pages(opened, Some(&filter), ls.after, ls.limit).await?,
     };
-    if let Some(remark) = opened.remark(&operations) {
-        screen::remark(remark)?;
-    }
+    opened.say_remark(&operations)?;
     let mut text = screen::list(&operations, ls.full_ids, now);
     if let Some(next) = &next {
         text.push_str(&format!("\nthere may be more: --after {next}"));

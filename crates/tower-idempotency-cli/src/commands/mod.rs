@@ -1,8 +1,6 @@
 //! The commands that are for a store, but `doctor`.
 
-mod answer;
 mod change;
-mod changes;
 mod copy;
 mod export;
 mod find;
@@ -12,6 +10,7 @@ mod ls;
 mod outbox;
 mod settle;
 mod settle_all;
+mod settle_file;
 mod show;
 mod verify;
 
@@ -21,7 +20,7 @@ use crate::arguments::{StoreCommand, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::screen::Screen;
 
-pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: Screen) -> Result<Ended, Failure> {
     match command {
         StoreCommand::Ls(ls) => ls::run(options, *ls, screen).await,
         StoreCommand::Find(find) => find::run(options, find, screen).await,

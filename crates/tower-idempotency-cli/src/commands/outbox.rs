@@ -5,11 +5,12 @@ use tower_idempotency_client::Key;
 use tower_idempotency_outbox::{Action, Entry, Outbox, State};
 
 use super::change::unchanged;
+use crate::address::Address;
 use crate::arguments::{OfCall, OutboxCommand, OutboxLs, OutboxShow, Place, Resolve, StoreOptions};
 use crate::consent;
 use crate::failure::{Ended, Failure};
 use crate::input;
-use crate::open::OpenedOutbox;
+use crate::open::{nowhere_else, outbox_in_directory, outbox_in_postgres};
 use crate::screen::{self, Screen};
 
 /// What is listed by default: first what waits for an operator.
@@ -24,27 +25,30 @@ pub(crate) async fn run(options: &StoreOptions, command: OutboxCommand, screen: 
         OutboxCommand::Retry(call) | OutboxCommand::GiveUp(call) => &call.of,
         OutboxCommand::Resolve(resolve) => &resolve.call.of,
     };
-    match OpenedOutbox::at(of, options).await? {
-        OpenedOutbox::Postgres(outbox) => act(&outbox, &command, screen).await,
-        OpenedOutbox::Sled(outbox) => {
+    match Address::of(of.store.clone())? {
+        Address::Directory(directory) => {
+            let outbox = outbox_in_directory(&directory, &of.outbox).await?;
             let acted = act(&outbox, &command, screen).await;
             outbox.close().await.map_err(Failure::of)?;
             acted
         }
+        Address::Postgres(database) => {
+            act(&outbox_in_postgres(&database, &of.outbox, options)?, &command, screen).await
+        }
+        Address::Redis(_) => Err(nowhere_else()),
     }
 }
 
 async fn act(outbox: &impl Outbox, command: &OutboxCommand, screen: Screen) -> Result<Ended, Failure> {
-    match command {
-        OutboxCommand::Ls(ls) => list(outbox, ls, screen).await,
-        OutboxCommand::Show(show) => look(outbox, show, screen).await,
-        OutboxCommand::Retry(call) => change(outbox, call, Action::Retry, screen).await,
-        OutboxCommand::GiveUp(call) => change(outbox, call, Action::GiveUp, screen).await,
-        OutboxCommand::Resolve(Resolve { call, done: true, .. }) => {
-            change(outbox, call, Action::SettleAsDone, screen).await
-        }
-        OutboxCommand::Resolve(Resolve { call, .. }) => change(outbox, call, Action::SettleAsNotDone, screen).await,
-    }
+    let (call, action) = match command {
+        OutboxCommand::Ls(ls) => return list(outbox, ls, screen).await,
+        OutboxCommand::Show(show) => return look(outbox, show, screen).await,
+        OutboxCommand::Retry(call) => (call, Action::Retry),
+        OutboxCommand::GiveUp(call) => (call, Action::GiveUp),
+        OutboxCommand::Resolve(Resolve { call, done: true, .. }) => (call, Action::SettleAsDone),
+        OutboxCommand::Resolve(Resolve { call, .. }) => (call, Action::SettleAsNotDone),
+    };
+    change(outbox, call, action, screen).await
 }
 
 async fn list(outbox: &impl Outbox, ls: &OutboxLs, screen: Screen) -> Result<Ended, Failure> {

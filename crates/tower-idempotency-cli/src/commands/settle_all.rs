@@ -1,14 +1,13 @@
 //! `idem settle --from`: settles the operations of a file.
 
-use std::fmt;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tower_idempotency::operations::{Action, Applied, ChangeError, StateKind};
+use tower_idempotency::operations::{Action, Applied, Change, ChangeError, StateKind};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{Fence, RecordId};
 
-use super::changes::{self, Numbered};
+use super::settle_file::{self, Read};
 use crate::arguments::{Settle, StoreOptions};
 use crate::consent;
 use crate::failure::{Ended, Failure, with_causes};
@@ -31,208 +30,152 @@ pub(super) async fn run(
         (store, id) => store.clone().or_else(|| id.clone()),
     };
     // Nothing is changed unless all of it is understood.
-    let read = changes::read(&input::body(file)?)
+    let read = settle_file::read(&input::body(file)?)
         .map_err(|error| Failure::Usage(format!("{}: {error}; nothing was changed", file.display())))?;
     if read.changes.is_empty() {
         let left = format!("nothing was changed: none of {} lines has an action", read.undecided);
-        screen.answer(left, &Counts::default().with_undecided(read.undecided).json(&[]))?;
+        screen.answer(left, &summary(&[], read.undecided, 0).1)?;
         // Where nothing is interrupted, there is nothing to settle.
         return Ok(if read.undecided == 0 { Ended::Well } else { Ended::Badly });
     }
     let opened = Opened::to_settle(store, options, settle.retention).await?;
+    let answers = read.changes.iter().filter(|(_, change)| gives_answer(change)).count();
     let consequence = format!(
-        "{}: {} get an answer, which retries get for {}; {} are taken as not done, and the next retry of each RUNS the \
+        "{}: {answers} get an answer, which retries get for {}; {} are taken as not done, and the next retry of each RUNS the \
          handler: where the effect took place after all, it takes place a second time. {} lines without an action are left.",
         file.display(),
-        read.answers,
         humantime::format_duration(settle.retention),
-        read.changes.len() - read.answers,
+        read.changes.len() - answers,
         read.undecided,
     );
-    let made = match consent::confirm(&settle.consent, &consequence, file == Path::new(input::STANDARD)) {
-        Ok(actor) => {
-            make(&opened, &actor, read.changes, Counts::default().with_undecided(read.undecided), screen).await
-        }
-        Err(failure) => Err(failure),
+    let make = async |opened: &Opened| {
+        let actor = consent::confirm(&settle.consent, &consequence, file == Path::new(input::STANDARD))?;
+        make(opened, &actor, read, screen).await
     };
-    opened.close().await?;
-    made
+    opened.closed_after(make).await
 }
 
 /// Makes the changes, slice by slice, and writes the result of each.
-async fn make(
-    opened: &Opened,
-    actor: &str,
-    changes: Vec<Numbered>,
-    mut counts: Counts,
-    screen: Screen,
-) -> Result<Ended, Failure> {
-    let (operator, mut results) = (opened.operations.by(actor), Vec::new());
-    let mut left = changes.into_iter();
-    loop {
-        let numbered =
-            |Numbered { line, change }| ((line, change.fence, matches!(change.action, Action::Answer(_))), change);
+async fn make(opened: &Opened, actor: &str, read: Read, screen: Screen) -> Result<Ended, Failure> {
+    let (operator, mut results) = (opened.operations.by(actor), Vec::<LineResult>::new());
+    let mut left = read.changes.into_iter();
+    // A store that is away hardly answers for the others.
+    while left.len() > 0 && !results.iter().any(|result| matches!(result.end, End::Away | End::Uncertain)) {
+        let numbered = |(line, change): (usize, Change)| ((line, change.fence, gives_answer(&change)), change);
         let (lines, slice): (Vec<_>, Vec<_>) = left.by_ref().take(SLICE).map(numbered).unzip();
-        if slice.is_empty() {
-            break;
-        }
-        let mut is_away = false;
         for ((line, fence, is_answer), (id, result)) in lines.into_iter().zip(operator.apply_all(slice).await) {
-            let result = LineResult::of(opened, id, fence, is_answer, result).await;
-            is_away |= matches!(result, LineResult::Away(_) | LineResult::Uncertain(_));
+            let (end, detail) = end(opened, id, fence, is_answer, result).await;
+            let name = end.name();
+            let said = detail.as_ref().map_or_else(|| name.to_owned(), |detail| format!("{name}: {detail}"));
             // The changes go on if the reader of the output has gone: the audit events have them, too.
-            let _ = screen.line(format_args!("line {line}  {}  {result}", id.short()));
-            counts.count(&result);
-            results.push(
-                json!({ "line": line, "id": id.to_string(), "result": result.name(), "detail": result.detail() }),
-            );
-        }
-        // It hardly answers for the others.
-        if is_away {
-            break;
+            let _ = screen.line(format_args!("line {line}  {}  {said}", id.short()));
+            results.push(LineResult { line, id, end, detail });
         }
     }
-    counts.not_tried = left.len();
-    let _ = screen.answer(&counts, &counts.json(&results));
-    let is_done = counts.changed + counts.away + counts.failed + counts.not_tried == 0;
+    let (text, value) = summary(&results, read.undecided, left.len());
+    let _ = screen.answer(text, &value);
+    let is_done = left.len() == 0 && results.iter().all(|result| matches!(result.end, End::Done | End::Settled));
     Ok(if is_done { Ended::Well } else { Ended::Badly })
 }
 
+fn gives_answer(change: &Change) -> bool {
+    matches!(change.action, Action::Answer(_))
+}
+
 /// What has become of a line.
-enum LineResult {
+struct LineResult {
+    line: usize,
+    id: RecordId,
+    end: End,
+    detail: Option<String>,
+}
+
+/// What can become of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
     Done,
     /// It is as the line wants it: this command has settled it before, or a retry or another operator has.
-    Settled(String),
+    Settled,
     /// It is not, and the line is no longer right.
-    Changed(String),
+    Changed,
     /// The store does not answer.
-    Away(String),
-    Uncertain(String),
+    Away,
+    Uncertain,
     /// The change can't be made, whenever it is tried.
-    Failed(String),
+    Failed,
 }
 
-impl LineResult {
-    async fn of(
-        opened: &Opened,
-        id: RecordId,
-        fence: Fence,
-        is_answer: bool,
-        result: Result<Applied, ChangeError>,
-    ) -> Self {
-        match result {
-            Ok(Applied::Done) => Self::Done,
-            Ok(_) => match opened.operations.inspect(id).await {
-                // The effect took place, and the next retry runs it again.
-                Ok(None) if is_answer => {
-                    Self::Changed("its key is free: look at it again, before a retry runs".to_owned())
-                }
-                Ok(None) => Self::Settled("its key is free".to_owned()),
-                Ok(Some(now)) => match now.state.kind() {
-                    state @ (StateKind::Completed | StateKind::Consumed) => Self::Settled(format!("it is {state}")),
-                    // Under another fence, a retry runs it after its key was freed.
-                    StateKind::Running if now.fence == fence => {
-                        Self::Changed(format!("it is running{}", opened.hint()))
-                    }
-                    state @ StateKind::Running if !is_answer => Self::Settled(format!("it is {state}")),
-                    state => Self::Changed(format!("it is {state}, under the fence {}: look at it again", now.fence)),
-                },
-                Err(error) => Self::Away(with_causes(&error)),
-            },
-            Err(error @ ChangeError::Store(StoreError::Uncertain { .. })) => Self::Uncertain(with_causes(&error)),
-            Err(error @ ChangeError::Store(StoreError::Unavailable { .. })) => Self::Away(with_causes(&error)),
-            Err(error) => Self::Failed(with_causes(&error)),
-        }
-    }
-
-    fn name(&self) -> &'static str {
+impl End {
+    fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::Settled(_) => "settled before",
-            Self::Changed(_) => "stale",
-            Self::Away(_) => "not done",
-            Self::Uncertain(_) => "uncertain",
-            Self::Failed(_) => "failed",
-        }
-    }
-
-    fn detail(&self) -> Option<&str> {
-        match self {
-            Self::Done => None,
-            Self::Settled(detail)
-            | Self::Changed(detail)
-            | Self::Away(detail)
-            | Self::Uncertain(detail)
-            | Self::Failed(detail) => Some(detail),
+            Self::Settled => "settled before",
+            Self::Changed => "stale",
+            Self::Away => "not done",
+            Self::Uncertain => "uncertain",
+            Self::Failed => "failed",
         }
     }
 }
 
-impl fmt::Display for LineResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
-        self.detail().map_or(Ok(()), |detail| write!(f, ": {detail}"))
-    }
-}
-
-/// How many lines came to each end.
-#[derive(Default)]
-struct Counts {
-    done: usize,
-    settled: usize,
-    changed: usize,
-    away: usize,
-    failed: usize,
-    undecided: usize,
-    not_tried: usize,
-}
-
-impl Counts {
-    fn with_undecided(self, undecided: usize) -> Self {
-        Self { undecided, ..self }
-    }
-
-    fn count(&mut self, result: &LineResult) {
-        *match result {
-            LineResult::Done => &mut self.done,
-            LineResult::Settled(_) => &mut self.settled,
-            LineResult::Changed(_) => &mut self.changed,
-            LineResult::Away(_) | LineResult::Uncertain(_) => &mut self.away,
-            LineResult::Failed(_) => &mut self.failed,
-        } += 1;
-    }
-
-    fn json(&self, results: &[Value]) -> Value {
-        json!({
-            "done": self.done,
-            "settled_before": self.settled,
-            "stale": self.changed,
-            "away": self.away,
-            "failed": self.failed,
-            "undecided": self.undecided,
-            "not_tried": self.not_tried,
-            "results": results,
-        })
-    }
-}
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} done", self.done)?;
-        for (number, what) in [
-            (self.settled, "settled before"),
-            (self.changed, "stale: look at them again"),
-            (self.failed, "failed: mend their lines"),
-            (self.away, "not done or uncertain: run the command again"),
-            (self.not_tried, "not tried: run the command again"),
-            (self.undecided, "left without an action"),
-        ] {
-            if number > 0 {
-                write!(f, "; {number} {what}")?;
+/// Returns what has become of a line, and what there is to say about it.
+async fn end(
+    opened: &Opened,
+    id: RecordId,
+    fence: Fence,
+    is_answer: bool,
+    result: Result<Applied, ChangeError>,
+) -> (End, Option<String>) {
+    let (end, detail) = match result {
+        Ok(Applied::Done) => return (End::Done, None),
+        Ok(_) => match opened.operations.inspect(id).await {
+            // The effect took place, and the next retry runs it again.
+            Ok(None) if is_answer => {
+                (End::Changed, "its key is free: look at it again, before a retry runs".to_owned())
             }
+            Ok(None) => (End::Settled, "its key is free".to_owned()),
+            Ok(Some(now)) => match now.state.kind() {
+                state @ (StateKind::Completed | StateKind::Consumed) => (End::Settled, format!("it is {state}")),
+                // Under another fence, a retry runs it after its key was freed.
+                StateKind::Running if now.fence == fence => (End::Changed, format!("it is running{}", opened.hint())),
+                state @ StateKind::Running if !is_answer => (End::Settled, format!("it is {state}")),
+                state => (End::Changed, format!("it is {state}, under the fence {}: look at it again", now.fence)),
+            },
+            Err(error) => (End::Away, with_causes(&error)),
+        },
+        Err(error) => {
+            let end = match &error {
+                ChangeError::Store(StoreError::Uncertain { .. }) => End::Uncertain,
+                ChangeError::Store(StoreError::Unavailable { .. }) => End::Away,
+                _ => End::Failed,
+            };
+            (end, with_causes(&error))
         }
-        Ok(())
+    };
+    (end, Some(detail))
+}
+
+/// Returns how many lines came to each end, as text, and as a value with the results.
+fn summary(results: &[LineResult], undecided: usize, not_tried: usize) -> (String, Value) {
+    let count = |ends: &[End]| results.iter().filter(|result| ends.contains(&result.end)).count();
+    let result = |LineResult { line, id, end, detail }: &LineResult| json!({ "line": line, "id": id.to_string(), "result": end.name(), "detail": detail });
+    let done = count(&[End::Done]);
+    let mut text = format!("{done} done");
+    let mut value = json!({ "done": done, "results": results.iter().map(result).collect::<Vec<_>>() });
+    for (name, number, what) in [
+        ("settled_before", count(&[End::Settled]), "settled before"),
+        ("stale", count(&[End::Changed]), "stale: look at them again"),
+        ("failed", count(&[End::Failed]), "failed: mend their lines"),
+        ("away", count(&[End::Away, End::Uncertain]), "not done or uncertain: run the command again"),
+        ("not_tried", not_tried, "not tried: run the command again"),
+        ("undecided", undecided, "left without an action"),
+    ] {
+        value[name] = number.into();
+        if number > 0 {
+            text.push_str(&format!("; {number} {what}"));
+        }
     }
+    (text, value)
 }
 
 #[cfg(test)]
@@ -256,8 +199,8 @@ mod tests {
         for (fence, is_answer, expected) in
             [(other, true, "stale"), (other, false, "settled before"), (fence, true, "stale"), (fence, false, "stale")]
         {
-            let result = LineResult::of(&opened, testkit::lab::id("k"), fence, is_answer, Ok(Applied::Stale)).await;
-            assert_eq!(result.name(), expected, "{fence:?}, an answer: {is_answer}: {result}");
+            let (end, detail) = end(&opened, testkit::lab::id("k"), fence, is_answer, Ok(Applied::Stale)).await;
+            assert_eq!(end.name(), expected, "{fence:?}, an answer: {is_answer}: {detail:?}");
         }
     }
 }

@@ -9,11 +9,9 @@ use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &StoreOptions, show: Show, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, show: Show, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(show.of.store.clone(), options).await?;
-    let shown = look(&opened, &show, *screen).await;
-    opened.close().await?;
-    shown
+    opened.closed_after(async |opened| look(opened, &show, screen).await).await
 }
 
 async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Failure> {
@@ -29,9 +27,7 @@ async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Fai
         )?;
         return Ok(Ended::Badly);
     };
-    if let Some(remark) = opened.remark(std::slice::from_ref(&operation)) {
-        screen::remark(remark)?;
-    }
+    opened.say_remark(std::slice::from_ref(&operation))?;
     let now = opened.now();
     let (mut text, mut value) = (screen::details(&operation, now), screen::operation_as_json(&operation, now));
     for step in &show.step {

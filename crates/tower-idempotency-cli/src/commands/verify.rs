@@ -1,11 +1,12 @@
 //! `idem verify`.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
-use futures_util::StreamExt as _;
+use futures_util::TryStreamExt as _;
 use serde_json::json;
 use tower_idempotency::RecordId;
-use tower_idempotency::operations::{Filter, OperationState, StateKind};
+use tower_idempotency::operations::{Filter, OperationRecord, OperationState, StateKind};
 use tower_idempotency::store::StoreError;
 
 use crate::arguments::{OfStore, StoreOptions};
@@ -24,11 +25,9 @@ struct Read {
     damaged: Vec<(RecordId, String)>,
 }
 
-pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(of.store, options).await?;
-    let read = read(&opened).await;
-    opened.close().await?;
-    let Read { states, damaged } = read?;
+    let Read { states, damaged } = opened.closed_after(read).await?;
     let mut text = String::new();
     for (id, reason) in &damaged {
         text.push_str(&format!("{id}  {reason}\n"));
@@ -41,35 +40,27 @@ pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) ->
 }
 
 async fn read(opened: &Opened) -> Result<Read, Failure> {
-    let (mut read, mut after) = (Read::default(), None);
-    loop {
-        let page = opened.operations.list(&Filter::all(), after.as_ref(), 1_000).await.map_err(Failure::of)?;
-        let mut completed = Vec::new();
-        for operation in page.operations {
-            *read.states.entry(operation.state.kind().name()).or_default() += 1;
-            match operation.state {
-                OperationState::Damaged { reason } => read.damaged.push((operation.id, reason)),
-                OperationState::Completed { .. } => completed.push(operation.id),
-                _ => {}
-            }
+    let (mut read, all) = (Read::default(), Filter::all());
+    let states = opened.each(Some(&all)).map_ok(|operation| state(opened, operation));
+    let mut states = pin!(states.try_buffered(MAX_AT_ONCE));
+    while let Some((id, state)) = states.try_next().await? {
+        *read.states.entry(state.kind().name()).or_default() += 1;
+        if let OperationState::Damaged { reason } = state {
+            read.damaged.push((id, reason));
         }
-        // A list has only the beginning of an outcome.
-        let outcomes = completed.into_iter().map(|id| async move { (id, opened.operations.outcome(id).await) });
-        let mut outcomes = futures_util::stream::iter(outcomes).buffered(MAX_AT_ONCE);
-        while let Some((id, outcome)) = outcomes.next().await {
-            match outcome {
-                Ok(_) => {}
-                Err(StoreError::Corrupt { reason, .. }) => {
-                    read.damaged.push((id, reason));
-                    *read.states.entry(StateKind::Completed.name()).or_default() -= 1;
-                    *read.states.entry(StateKind::Damaged.name()).or_default() += 1;
-                }
-                Err(error) => return Err(Failure::of(error)),
-            }
-        }
-        after = page.next;
-        if after.is_none() {
-            return Ok(read);
-        }
+    }
+    Ok(read)
+}
+
+/// Returns the state of an operation, whose outcome is read whole: a list has only its beginning.
+async fn state(opened: &Opened, operation: OperationRecord) -> Result<(RecordId, OperationState), Failure> {
+    let OperationRecord { id, state, .. } = operation;
+    if state.kind() != StateKind::Completed {
+        return Ok((id, state));
+    }
+    match opened.operations.outcome(id).await {
+        Ok(_) => Ok((id, state)),
+        Err(StoreError::Corrupt { reason, .. }) => Ok((id, OperationState::Damaged { reason })),
+        Err(error) => Err(Failure::of(error)),
     }
 }

@@ -10,6 +10,8 @@ use tower_idempotency_shared::{
     Backend, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };
 
+use crate::failure::with_causes;
+
 /// The rows expire by themselves if this process is killed.
 const KEPT: Duration = Duration::from_secs(60);
 /// How often a call is tried again that says that a row is locked, or whose answer is lost; and the pause between.
@@ -18,38 +20,32 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Claims of one key at once.
 const AT_ONCE: usize = 8;
 
-/// What a database has done.
+/// For each check, what was seen.
+pub(super) type Seen = Vec<(&'static str, &'static str)>;
+
+/// How a store has not kept to the contract.
 #[derive(Debug)]
-pub(super) enum Tested {
-    /// It has kept to the contract. For each check, what was seen; and the time by its clock.
-    Kept(Vec<(&'static str, &'static str)>, Timestamp),
-    /// It has granted a claim that it must not, or has lost one.
+pub(super) enum Fault {
+    /// In this check, it has granted a claim that it must not, or has lost one.
     Broken(&'static str, String),
     /// It did not do what it was asked.
-    Failed(BackendError),
+    Failed(String),
 }
 
-/// Tests claims of new keys by two connections of their own, as two servers have them.
-pub(super) async fn test(one: &impl Backend, other: &impl Backend) -> Tested {
-    let mut seen = Vec::new();
-    match steps(one, other, &mut seen).await {
-        Ok(Ok(now)) => Tested::Kept(seen, now),
-        Ok(Err((check, fault))) => Tested::Broken(check, fault),
-        Err(error) => Tested::Failed(error),
+impl<E: std::error::Error> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Failed(with_causes(&error))
     }
 }
 
-type Fault = (&'static str, String);
-
-async fn steps(
-    one: &impl Backend,
-    other: &impl Backend,
-    seen: &mut Vec<(&'static str, &'static str)>,
-) -> Result<Result<Timestamp, Fault>, BackendError> {
+/// Tests claims of new keys by two connections of their own, as two servers have them. Returns the time by the
+/// database's clock, too.
+pub(super) async fn test(one: &impl Backend, other: &impl Backend) -> Result<(Seen, Timestamp), Fault> {
+    let mut seen = Vec::new();
     macro_rules! require {
         ($check:literal, $condition:expr, $fault:expr) => {
             if !$condition {
-                return Ok(Err(($check, $fault.to_owned())));
+                return Err(Fault::Broken($check, $fault.to_owned()));
             }
         };
     }
@@ -102,8 +98,7 @@ async fn steps(
     }
     require!("at once", granted == 1, format!("of {AT_ONCE} claims of one key at once, {granted} were granted"));
     seen.push(("at once", "of several claims of a key at once, one is granted"));
-    let now = one.get(Clocks::default(), &[]).await?.now;
-    Ok(Ok(now))
+    Ok((seen, one.get(Clocks::default(), &[]).await?.now))
 }
 
 /// Sends a write until it is known what became of it.
@@ -203,7 +198,7 @@ mod tests {
                 tested = test(&one, &other) => tested,
                 () = answer => unreachable!("it has no end"),
             };
-            let said = if is_broken { "8 claims of one key at once, 8 were granted" } else { "Kept(" };
+            let said = if is_broken { "8 claims of one key at once, 8 were granted" } else { "Ok(" };
             let tested = format!("{tested:?}");
             assert!(tested.contains(said), "{tested}");
         }

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency_shared::{Backend, Guarantee};
 
-use super::claims::{self, Tested};
+use super::claims::{self, Fault};
 use super::report::Report;
 use super::verdict::Verdict;
-use crate::failure::{Failure, with_causes};
+use crate::failure::Failure;
 
 /// The namespace of the test's rows, which no service has.
 pub(super) const NAMESPACE: &str = "idem-doctor";
@@ -46,16 +46,12 @@ pub(super) async fn test_claims<B: Backend>(
     };
     let asked = SystemTime::now();
     match claims::test(&one, &other).await {
-        Tested::Kept(seen, now) => {
-            for (check, found) in seen {
-                report.good(check, found)?;
-            }
+        Ok((seen, now)) => {
+            report.all_good(seen)?;
             clock(asked, now, report)
         }
-        Tested::Broken(check, fault) => report.found(check, Verdict::ClaimIgnored, fault),
-        Tested::Failed(error) => {
-            report.unclear("claim twice", format!("it could not be tried: {}", with_causes(&error)))
-        }
+        Err(Fault::Broken(check, fault)) => report.found(check, Verdict::ClaimIgnored, fault),
+        Err(Fault::Failed(why)) => report.unclear("claim twice", format!("it could not be tried: {why}")),
     }
 }
 

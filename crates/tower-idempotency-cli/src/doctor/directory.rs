@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use tower_idempotency::internals::MAX_DEFAULT_FREE;
 use tower_idempotency::store::{Gauges, OpenError, Store as _};
 
-use super::records::{self, Tested};
+use super::claims::Fault;
 use super::report::Report;
 use super::verdict::Verdict;
-use super::{file_system, syncs};
+use super::{file_system, records, syncs};
+use crate::address::Directory;
 use crate::failure::Failure;
 use crate::open::{opened, owner_is_other, reason};
-use crate::place::Directory;
 
 /// The files by which a directory is known as a store's, and its time.
 const LOCK_FILE: &str = "tower-idempotency.lock";
@@ -38,14 +39,9 @@ pub(super) async fn test(directory: &Directory, report: &mut Report) -> Result<(
     report.good("open", "no record is missing, and the format is this release's")?;
     space(&store.gauges(), report)?;
     match records::test(store, directory).await {
-        Tested::Kept(seen) => {
-            for (check, found) in seen {
-                report.good(check, found)?;
-            }
-            Ok(())
-        }
-        Tested::Broken(check, fault) => report.found(check, Verdict::ClaimIgnored, fault),
-        Tested::Failed(fault) => report.found("claim twice", Verdict::Damaged, fault),
+        Ok(seen) => report.all_good(seen),
+        Err(Fault::Broken(check, fault)) => report.found(check, Verdict::ClaimIgnored, fault),
+        Err(Fault::Failed(why)) => report.found("claim twice", Verdict::Damaged, why),
     }
 }
 
@@ -94,10 +90,10 @@ fn clock(path: &Path, report: &mut Report) -> Result<(), Failure> {
 }
 
 fn space(gauges: &Gauges, report: &mut Report) -> Result<(), Failure> {
-    const LITTLE: u64 = 1 << 30;
     let (records, free) = (gauges.records.unwrap_or_default(), gauges.free_bytes);
     match free {
-        Some(free) if free < LITTLE => report.unclear(
+        // The default of `min_free_space` is no more.
+        Some(free) if free < MAX_DEFAULT_FREE => report.unclear(
             "space",
             format!("{records} records; {} MiB of the disk are free, and a full disk refuses new keys", free >> 20),
         ),

@@ -1,16 +1,16 @@
 //! Tests a PostgreSQL database.
 
+use tower_idempotency_postgres::PostgresError;
 use tower_idempotency_postgres::tokio_postgres::types::Type;
-use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 use tower_idempotency_shared::Backend as _;
 
 use super::database::{NAMESPACE, losses, test_claims};
 use super::report::Report;
 use super::verdict::Verdict;
+use crate::address::Database;
 use crate::arguments::StoreOptions;
 use crate::failure::{Failure, with_causes};
 use crate::open::{Connected, connect, prepared};
-use crate::place::Database;
 
 pub(super) async fn test(database: &Database, options: &StoreOptions, report: &mut Report) -> Result<(), Failure> {
     // As the service does: the version, the rights, and each kind of write in a transaction that is rolled back.
@@ -26,7 +26,9 @@ pub(super) async fn test(database: &Database, options: &StoreOptions, report: &m
     let guarantee = application.guarantee().await.map_err(Failure::of)?;
     losses(&guarantee, verdict, report)?;
     drop(application);
-    let claimed = test_claims(opened(database, options).await?, report).await;
+    let builder = prepared(database, Some(NAMESPACE), options)?;
+    let opened = async { Ok::<_, PostgresError>((builder.clone().open().await?, builder.open().await?)) }.await;
+    let claimed = test_claims(opened, report).await;
     // The rows of this test, and those of one that was killed.
     let delete = format!(
         "DELETE FROM {}.record WHERE namespace = $1 AND (began < now() - interval '1 hour' OR state = 'idem doctor'::bytea)",
@@ -94,15 +96,6 @@ fn verdict(loss: &str) -> Verdict {
         true => Verdict::OneCopy,
         false => Verdict::NotDurable,
     }
-}
-
-/// Opens the namespace of the test twice, as two servers do.
-async fn opened(
-    database: &Database,
-    options: &StoreOptions,
-) -> Result<Result<(PostgresBackend, PostgresBackend), PostgresError>, Failure> {
-    let builder = prepared(database, Some(NAMESPACE), options)?;
-    Ok(async { Ok((builder.clone().open().await?, builder.open().await?)) }.await)
 }
 
 #[cfg(test)]

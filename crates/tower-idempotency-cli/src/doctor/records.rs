@@ -9,33 +9,17 @@ use tower_idempotency::internals::{
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, Fingerprint, RecordId};
 
-use super::claims::new_id;
-use crate::failure::with_causes;
+use super::claims::{Fault, Seen, new_id};
+use crate::address::Directory;
 use crate::open::opened;
-use crate::place::Directory;
 
 /// The record expires by itself if this process is killed.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// What a store has done.
-#[derive(Debug)]
-pub(super) enum Tested {
-    /// It has kept to the contract. For each check, what was seen.
-    Kept(Vec<(&'static str, &'static str)>),
-    /// It has granted a claim that it must not, or has lost one.
-    Broken(&'static str, String),
-    /// It did not do what it was asked.
-    Failed(String),
-}
-
 /// Claims a new key twice, opens the store again, and claims it once more. Leaves nothing.
-pub(super) async fn test(store: AnyStore, directory: &Directory) -> Tested {
-    steps(store, directory).await.unwrap_or_else(|error| Tested::Failed(with_causes(&*error)))
-}
-
-async fn steps(store: AnyStore, directory: &Directory) -> Result<Tested, Box<dyn std::error::Error + Send + Sync>> {
+pub(super) async fn test(store: AnyStore, directory: &Directory) -> Result<Seen, Fault> {
     let id = new_id();
-    let broken = |check, fault: &str| Ok(Tested::Broken(check, fault.to_owned()));
+    let broken = |check, fault: &str| Err(Fault::Broken(check, fault.to_owned()));
     let Applied { reply: Reply::Taken, record: Some(taken) } = store.apply(id, claim(id)).await? else {
         return broken("claim", "a claim of a new key was not granted");
     };
@@ -60,7 +44,7 @@ async fn steps(store: AnyStore, directory: &Directory) -> Result<Tested, Box<dyn
         return broken("end", "a key that was released is still taken");
     }
     store.close().await?;
-    Ok(Tested::Kept(seen))
+    Ok(seen)
 }
 
 fn is_granted(applied: &Applied) -> bool {

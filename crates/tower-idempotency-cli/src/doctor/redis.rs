@@ -6,10 +6,10 @@ use tower_idempotency_shared::{Backend as _, Clocks};
 use super::database::{NAMESPACE, losses, test_claims};
 use super::report::Report;
 use super::verdict::Verdict;
+use crate::address::RedisDatabase;
 use crate::arguments::StoreOptions;
 use crate::failure::{Failure, with_causes};
 use crate::open::patient_redis;
-use crate::place::RedisDatabase;
 
 /// The most rows of earlier tests that one deletes.
 const ROWS: usize = 10_000;

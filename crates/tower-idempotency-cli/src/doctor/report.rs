@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::claims::Seen;
 use super::verdict::Verdict;
 use crate::failure::{Ended, Failure};
 use crate::screen::Screen;
@@ -29,10 +30,14 @@ impl Report {
         self.add(check, "good", found.into())
     }
 
+    /// The same of several checks.
+    pub(super) fn all_good(&mut self, seen: Seen) -> Result<(), Failure> {
+        seen.into_iter().try_for_each(|(check, found)| self.good(check, found))
+    }
+
     /// Something that could not be tested, or that people have to judge.
     pub(super) fn unclear(&mut self, check: &'static str, found: impl Into<String>) -> Result<(), Failure> {
-        self.verdict = self.verdict.max(Verdict::Unclear);
-        self.add(check, "unclear", found.into())
+        self.found(check, Verdict::Unclear, found)
     }
 
     /// Something from which the verdict follows.
@@ -64,10 +69,6 @@ impl Report {
         let sentence = verdict.sentence();
         let value = json!({ "checks": checks, "result": verdict.name(), "sentence": sentence });
         screen.answer(format_args!("\n{sentence}"), &value)?;
-        Ok(match verdict.code() {
-            0 => Ended::Well,
-            1 => Ended::Badly,
-            _ => Ended::Untested,
-        })
+        Ok(verdict.end())
     }
 }

@@ -23,21 +23,12 @@ const IMPOSSIBLE: Duration = Duration::from_micros(5);
 const PRELOAD: &str = "LD_PRELOAD";
 const PRELOAD_FILE: &str = "/etc/ld.so.preload";
 
-/// What syncs have done.
-#[derive(Debug, Clone, Copy)]
-struct Measured {
-    /// Half of them took longer.
-    median: Duration,
-    /// For how many of them the disk has written as many bytes. `None` if its writes are not counted.
-    reached: Option<usize>,
-}
-
 /// Writes and syncs a file in the directory, and looks at what the disk does.
 pub(super) fn test(directory: &Path, report: &mut Report) -> Result<(), Failure> {
     let disk = Disk::of(directory).filter(|_| !file_system::is_direct(directory));
     match measured(directory, disk.as_ref()) {
-        Ok(measured) => {
-            let (verdict, found) = judge(measured);
+        Ok((median, reached)) => {
+            let (verdict, found) = judge(median, reached);
             report.found("syncs", verdict, found)?;
         }
         Err(error) => report.unclear("syncs", format!("they could not be tried: {error}"))?,
@@ -51,7 +42,9 @@ pub(super) fn test(directory: &Path, report: &mut Report) -> Result<(), Failure>
     }
 }
 
-fn judge(Measured { median, reached }: Measured) -> (Verdict, String) {
+/// Judges syncs of which half took longer than `median`, by how many the disk has written as many bytes for; `None` if
+/// its writes are not counted.
+fn judge(median: Duration, reached: Option<usize>) -> (Verdict, String) {
     let longest = Duration::from_micros(u64::try_from(median.as_micros()).unwrap_or(u64::MAX - 1) + 1);
     let longest = humantime::format_duration(longest);
     let each = format!("of {SYNCS} syncs of {} KiB, half took less than {longest}", BYTES / 1024);
@@ -67,7 +60,8 @@ fn judge(Measured { median, reached }: Measured) -> (Verdict, String) {
     }
 }
 
-fn measured(directory: &Path, disk: Option<&Disk>) -> io::Result<Measured> {
+/// Returns the median of the times of syncs, and for how many the disk has written the data.
+fn measured(directory: &Path, disk: Option<&Disk>) -> io::Result<(Duration, Option<usize>)> {
     let probe = Probe::new(directory)?;
     let (mut times, mut reached) = (Vec::with_capacity(SYNCS), 0);
     for _ in 0..SYNCS {
@@ -82,7 +76,7 @@ fn measured(directory: &Path, disk: Option<&Disk>) -> io::Result<Measured> {
         reached += usize::from(written.is_some_and(|written| written >= BYTES as u64));
     }
     times.sort();
-    Ok(Measured { median: times[SYNCS / 2], reached: disk.map(|_| reached) })
+    Ok((times[SYNCS / 2], disk.map(|_| reached)))
 }
 
 /// A file that goes when this is dropped.
@@ -125,7 +119,7 @@ mod tests {
             (Duration::from_nanos(300), None, Verdict::NotDurable),
             (slow, None, Verdict::Unclear),
         ] {
-            assert_eq!(judge(Measured { median, reached }).0, verdict, "{median:?} {reached:?}");
+            assert_eq!(judge(median, reached).0, verdict, "{median:?} {reached:?}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! How a test of a store ends: one sentence for each result, which the guide has too.
 
+use crate::failure::Ended;
+
 /// A result. Of several, the last one in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
@@ -57,12 +59,12 @@ impl Verdict {
         }
     }
 
-    /// Returns the exit code.
-    pub(super) fn code(self) -> u8 {
+    /// Returns how the command ends.
+    pub(super) fn end(self) -> Ended {
         match self {
-            Self::Good | Self::OneCopy | Self::Unclear => 0,
-            Self::NotTested => 3,
-            _ => 1,
+            Self::Good | Self::OneCopy | Self::Unclear => Ended::Well,
+            Self::NotTested => Ended::Untested,
+            _ => Ended::Badly,
         }
     }
 
@@ -116,7 +118,7 @@ mod tests {
         let (table, _) = table.split_once("\n\n").unwrap();
         let rows: Vec<_> = table.lines().skip(2).collect();
         let expected = Verdict::ALL
-            .map(|verdict| format!("| `{}` | {} | {} |", verdict.name(), verdict.code(), verdict.sentence()));
+            .map(|verdict| format!("| `{}` | {} | {} |", verdict.name(), verdict.end() as u8, verdict.sentence()));
         assert_eq!(rows, expected);
         assert!(Verdict::ALL.is_sorted());
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{AnyStore, Fence, FjallStore, SledStore};
 
+use crate::address::{Directory, Engine};
 use crate::failure::{Failure, with_causes};
-use crate::place::{Directory, Engine};
 
 /// An open directory.
 pub(crate) struct Embedded {

@@ -5,8 +5,8 @@ use tower_idempotency_postgres::tokio_postgres::{Client, Row};
 use tower_idempotency_redis::RedisBackend;
 use tower_idempotency_shared::{Backend as _, BackendError, Clocks};
 
+use crate::address::DEFAULT_NAMESPACE;
 use crate::failure::Failure;
-use crate::place::DEFAULT_NAMESPACE;
 
 /// The most namespaces that an error names.
 const NAMED: usize = 20;

@@ -6,36 +6,22 @@ use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool, tokio_postgres:
 use tower_idempotency_outbox::{OutboxError, PostgresOutbox, SledOutbox};
 
 use super::{directory, postgres, tls};
-use crate::arguments::{OfOutbox, StoreOptions};
+use crate::address::{Database, Directory, Engine};
+use crate::arguments::StoreOptions;
 use crate::failure::Failure;
-use crate::place::{Database, Directory, Engine, Place};
 
 /// The connections of a command, of which a relay would need two.
 const CONNECTIONS: usize = 2;
 
-/// What is said of another store.
-const NOWHERE_ELSE: &str = "an outbox is in PostgreSQL, or in a store of sled";
-
-/// An outbox of either kind.
-pub(crate) enum OpenedOutbox {
-    Postgres(PostgresOutbox),
-    Sled(SledOutbox),
+/// Returns the failure of another store.
+pub(crate) fn nowhere_else() -> Failure {
+    Failure::usage("an outbox is in PostgreSQL, or in a store of sled")
 }
 
-impl OpenedOutbox {
-    /// Opens the outbox of a store that the command line names, or the environment. None is made.
-    pub(crate) async fn at(of: &OfOutbox, options: &StoreOptions) -> Result<Self, Failure> {
-        match Place::of(of.store.clone())? {
-            Place::Directory(named) => in_directory(&named, &of.outbox).await.map(Self::Sled),
-            Place::Postgres(database) => in_postgres(&database, &of.outbox, options).map(Self::Postgres),
-            Place::Redis(_) => Err(Failure::usage(NOWHERE_ELSE)),
-        }
-    }
-}
-
-async fn in_directory(named: &Directory, outbox: &str) -> Result<SledOutbox, Failure> {
+/// Opens an outbox in a directory. None is made.
+pub(crate) async fn in_directory(named: &Directory, outbox: &str) -> Result<SledOutbox, Failure> {
     if named.engine == Some(Engine::Fjall) {
-        return Err(Failure::usage(NOWHERE_ELSE));
+        return Err(nowhere_else());
     }
     directory::refuse_other_owner(&named.path)?;
     let opened = tokio::task::block_in_place(|| SledStore::builder().create(false).open(&named.path));
@@ -49,7 +35,12 @@ async fn in_directory(named: &Directory, outbox: &str) -> Result<SledOutbox, Fai
     })
 }
 
-fn in_postgres(database: &Database, outbox: &str, options: &StoreOptions) -> Result<PostgresOutbox, Failure> {
+/// Opens an outbox in a database. None is made.
+pub(crate) fn in_postgres(
+    database: &Database,
+    outbox: &str,
+    options: &StoreOptions,
+) -> Result<PostgresOutbox, Failure> {
     let config = postgres::config(database);
     let manager = match postgres::is_encrypted(database) {
         true => Manager::new(config, MakeRustlsConnect::new(tls::config(options.ca.as_deref())?)),

@@ -6,9 +6,9 @@ use tower_idempotency_postgres::tokio_postgres::{Client, Config, NoTls};
 use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresStore};
 
 use super::{namespace, tls};
+use crate::address::Database;
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
-use crate::place::Database;
 
 /// Connections to a database that are about to be made.
 pub(crate) fn prepared(

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tower_idempotency_redis::{RedisBackend, RedisBackendBuilder, RedisError, RedisStore};
 
 use super::{namespace, tls};
+use crate::address::RedisDatabase;
 use crate::arguments::StoreOptions;
 use crate::failure::{Failure, with_causes};
-use crate::place::RedisDatabase;
 
 /// How long the server may take for an answer to a command, for which no client waits. The store gives up after two
 /// seconds.

@@ -11,9 +11,9 @@ use super::cors::Cors;
 use super::settings::Settings;
 use super::whose::Whose;
 use super::{store, token};
+use crate::address::Address;
 use crate::arguments::{self, StoreOptions};
 use crate::failure::{Ended, Failure};
-use crate::place::Place;
 use crate::screen::{self, Screen};
 
 /// The most requests that are sent on at once, unless the file says otherwise. Each has its body in memory and a
@@ -22,7 +22,7 @@ const MAX_RUNS: usize = 1_024;
 /// How many connections wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
-pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen: Screen) -> Result<Ended, Failure> {
     let mut settings = Settings::read(proxy.config.as_deref(), proxy.profile.as_deref())?;
     let cors = settings.cors.take().map(Cors::checked).transpose()?;
     let usage = |error: &dyn std::error::Error| Failure::Usage(crate::failure::with_causes(error));
@@ -36,7 +36,7 @@ pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen:
     }
     upstream = upstream.passed_within(proxy.passed_within);
     let whose = Whose::of(&proxy, settings.layer.header_name.as_ref())?;
-    let place = Place::of(proxy.store)?;
+    let named = Address::of(proxy.store)?;
     let token = token::of(proxy.admin_token_file.as_deref())?;
     if proxy.listen == proxy.monitor && proxy.listen.port() != 0 {
         return Err(Failure::Usage(format!("--listen and --monitor are one address: {}", proxy.listen)));
@@ -45,7 +45,7 @@ pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen:
     let (listen, monitor) = (bind("--listen", proxy.listen)?, bind("--monitor", proxy.monitor)?);
     let recorder = recorder().map_err(|error| usage(&error))?;
 
-    let store = store::open(place, options, &settings).await?;
+    let store = store::open(named, options, &settings).await?;
     let layer = IdempotencyLayer::new(store)
         .label(|parts| Some(format!("{} {}", parts.method, parts.uri.path())))
         .max_runs(MAX_RUNS);

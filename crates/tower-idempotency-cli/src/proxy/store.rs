@@ -6,14 +6,14 @@ use tower_idempotency_postgres::PostgresStore;
 use tower_idempotency_redis::RedisStore;
 
 use super::settings::Settings;
+use crate::address::{Address, Database, Directory, Engine, RedisDatabase};
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::open;
-use crate::place::{Database, Directory, Engine, Place, RedisDatabase};
 
-pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
-    match place {
-        Place::Directory(directory) => {
+pub(super) async fn open(address: Address, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
+    match address {
+        Address::Directory(directory) => {
             open::refuse_other_owner(&directory.path)?;
             settings.require_only(match directory.engine {
                 Some(Engine::Sled) => &["sled"],
@@ -27,8 +27,8 @@ pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settin
             settings.require_only(&[section])?;
             Ok(store)
         }
-        Place::Postgres(database) => postgres(&database, options, settings).await,
-        Place::Redis(database) => redis(&database, options, settings).await,
+        Address::Postgres(database) => postgres(&database, options, settings).await,
+        Address::Redis(database) => redis(&database, options, settings).await,
     }
 }
 

@@ -1,10 +1,9 @@
 //! The calls of an outbox, as text and as JSON: neither has a key or a body. Fences are strings: readers of JSON round
 //! large numbers.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use tower_idempotency::clock::Timestamp;
 use tower_idempotency_outbox::Entry;
 
 use super::text::{aligned, or_dash, shown};
@@ -21,7 +20,7 @@ pub(crate) fn calls(entries: &[Entry]) -> String {
             "\n{:<10}  {:9}  {:12}  {:<5}  {:11}  {:<20}  {}",
             entry.position,
             entry.state.as_str(),
-            ago(timestamp(entry.stored), timestamp(SystemTime::now())),
+            ago(entry.stored.into(), SystemTime::now().into()),
             entry.tries,
             yes_or_no(entry.may_have_taken_place),
             entry.fence(),
@@ -37,11 +36,11 @@ pub(crate) fn call(entry: &Entry) -> String {
         ("position", entry.position.to_string()),
         ("state", entry.state.to_string()),
         ("destination", or_dash(destination(entry))),
-        ("for", ago(timestamp(entry.stored), timestamp(SystemTime::now()))),
-        ("stored", time(timestamp(entry.stored))),
+        ("for", ago(entry.stored.into(), SystemTime::now().into())),
+        ("stored", time(entry.stored.into())),
         ("tries", entry.tries.to_string()),
-        ("first try", or_dash(entry.first_try.map(|at| time(timestamp(at))))),
-        ("due", time(timestamp(entry.due))),
+        ("first try", or_dash(entry.first_try.map(|at| time(at.into())))),
+        ("due", time(entry.due.into())),
         ("may be done", yes_or_no(entry.may_have_taken_place).to_owned()),
         ("reason", or_dash(entry.reason.as_ref().map(|reason| shown(reason.as_bytes())))),
         ("answer", or_dash(entry.answer.as_ref().map(|answer| answer.status))),
@@ -55,10 +54,10 @@ pub(crate) fn call_as_json(entry: &Entry) -> Value {
         "position": entry.position.to_string(),
         "state": entry.state.as_str(),
         "destination": destination(entry),
-        "stored": time(timestamp(entry.stored)),
+        "stored": time(entry.stored.into()),
         "tries": entry.tries,
-        "first_try": entry.first_try.map(|at| time(timestamp(at))),
-        "due": time(timestamp(entry.due)),
+        "first_try": entry.first_try.map(|at| time(at.into())),
+        "due": time(entry.due.into()),
         "may_have_taken_place": entry.may_have_taken_place,
         "reason": entry.reason,
         "fence": entry.fence().to_string(),
@@ -85,9 +84,4 @@ fn destination(entry: &Entry) -> Option<&str> {
 
 fn yes_or_no(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
-}
-
-fn timestamp(at: SystemTime) -> Timestamp {
-    let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    Timestamp::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }

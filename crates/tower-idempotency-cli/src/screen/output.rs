@@ -15,10 +15,6 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    pub(crate) fn new(is_json: bool) -> Self {
-        Self { is_json }
-    }
-
     /// Writes the answer: text for people, or the value.
     pub(crate) fn answer(self, text: impl Display, value: &Value) -> Result<(), Failure> {
         if self.is_json {

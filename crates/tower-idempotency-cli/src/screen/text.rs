@@ -46,34 +46,29 @@ pub(crate) fn details(operation: &OperationRecord, now: Timestamp) -> String {
         lines.push(("reason", reason.clone()));
         return aligned(&lines);
     }
-    lines.push(("for", ago(operation.since, now)));
-    lines.push(("label", or_dash(operation.label())));
-    lines.push(("status", or_dash(operation.state.status())));
-    if let Some(bytes) = bytes(operation) {
-        lines.push(("outcome", format!("{bytes} bytes")));
-    }
-    if let Some(cause) = operation.state.cause() {
-        lines.push(("cause", cause.to_string()));
-    }
-    if let Some(policy) = policy(operation) {
-        lines.push(("claimed under", policy));
-    }
-    lines.push(("attempt", operation.attempt.to_string()));
-    lines.push(("fence", operation.fence.to_string()));
-    lines.push(("began", or_dash(known(operation.began))));
-    lines.push(("since", time(operation.since)));
-    lines.push(("expires", or_dash(operation.expires.map(time))));
-    lines.push(("scope", or_dash(operation.scope().map(|digest| hex(&digest)))));
-    lines.push(("trace id", or_dash(operation.trace_id().map(|id| hex(&id)))));
     let server = match operation.server {
         Server::None => "none",
         Server::Here => "this process",
         _ => "another process, which was alive when it was last looked at",
     };
-    lines.push(("server", server.to_owned()));
-    if let Some(session) = operation.session {
-        lines.push(("session", session.short()));
-    }
+    let known = [
+        ("for", Some(ago(operation.since, now))),
+        ("label", Some(or_dash(operation.label()))),
+        ("status", Some(or_dash(operation.state.status()))),
+        ("outcome", bytes(operation).map(|bytes| format!("{bytes} bytes"))),
+        ("cause", operation.state.cause().map(|cause| cause.to_string())),
+        ("claimed under", policy(operation)),
+        ("attempt", Some(operation.attempt.to_string())),
+        ("fence", Some(operation.fence.to_string())),
+        ("began", Some(or_dash(known(operation.began)))),
+        ("since", Some(time(operation.since))),
+        ("expires", Some(or_dash(operation.expires.map(time)))),
+        ("scope", Some(or_dash(operation.scope().map(|digest| hex(&digest))))),
+        ("trace id", Some(or_dash(operation.trace_id().map(|id| hex(&id))))),
+        ("server", Some(server.to_owned())),
+        ("session", operation.session.map(|session| session.short())),
+    ];
+    lines.extend(known.into_iter().filter_map(|(name, value)| Some((name, value?))));
     aligned(&lines)
 }
 

@@ -78,7 +78,7 @@ async fn the_outcome_of_a_consumer_is_given_from_a_file_and_shown() {
     assert!(missing.code == 2 && missing.stderr.contains(&path), "{missing:?}");
     std::fs::write(&file, "paid").unwrap();
     let wrong = idem(&settle);
-    assert!(wrong.code == 2 && wrong.stderr.contains("the outcome of a consumer is JSON"), "{wrong:?}");
+    assert!(wrong.code == 2 && wrong.stderr.contains("the outcome of a message consumer is JSON"), "{wrong:?}");
     std::fs::write(&file, "{\"paid\":5}").unwrap();
     let settled = idem(&[&settle[..], &["--retention", "2days"]].concat());
     assert!(settled.stderr.contains("redelivered messages get these 10 bytes for 2days. "), "{settled:?}");

@@ -12,10 +12,10 @@ use tower_idempotency_shared::{Backend, SharedStore};
 use super::namespace::{Namespace, Rows};
 use super::postgres::PostgresRows;
 use super::redis::RedisRows;
+use crate::address::{Address, Database, RedisDatabase};
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::open::{Embedded, embedded, not_opened, opened_redis, prepared, prepared_redis, refuse_other_owner};
-use crate::place::{Database, Place, RedisDatabase};
 
 /// How long a call of a database may take. No client waits for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub(super) struct End {
 
 impl Ends {
     /// Opens both stores. Nothing is opened if they are the same one.
-    pub(super) async fn open(from: Place, to: Place, options: &StoreOptions) -> Result<Self, Failure> {
+    pub(super) async fn open(from: Address, to: Address, options: &StoreOptions) -> Result<Self, Failure> {
         if are_same(&from, &to, options).await? {
             return Err(Failure::usage("both names are of the same store: name another one to copy to"));
         }
@@ -61,20 +61,20 @@ impl Ends {
 
 impl End {
     /// Opens a store that has records.
-    async fn that_has(place: &Place, options: &StoreOptions) -> Result<Self, Failure> {
-        match place {
-            Place::Directory(directory) => {
+    async fn that_has(address: &Address, options: &StoreOptions) -> Result<Self, Failure> {
+        match address {
+            Address::Directory(directory) => {
                 refuse_other_owner(&directory.path)?;
                 let Embedded { store, fence } = embedded(directory, false, Fence(0)).await.map_err(not_opened)?;
                 Ok(Self { store, fence, namespace: None })
             }
-            Place::Postgres(database) => {
+            Address::Postgres(database) => {
                 let rows = Rows::Postgres(PostgresRows::existing(database, options).await?);
                 let namespace = Namespace::unused(rows, database.namespace.as_deref(), options.wait).await?;
                 let store = opened(postgres(database, options).await?).await?;
                 Self::of_records(store, namespace, options.wait).await
             }
-            Place::Redis(database) => {
+            Address::Redis(database) => {
                 let builder = redis(database, options)?.accept_eviction().accept_unknown_settings();
                 let rows = Rows::Redis(RedisRows::existing(database, builder.clone()).await?.into());
                 let namespace = Namespace::unused(rows, database.namespace.as_deref(), options.wait).await?;
@@ -85,9 +85,9 @@ impl End {
     }
 
     /// Opens a store that gets records. A directory is made if it is not there, and a namespace may be new.
-    async fn that_gets(place: &Place, options: &StoreOptions, above: Fence) -> Result<Self, Failure> {
-        match place {
-            Place::Directory(directory) => {
+    async fn that_gets(address: &Address, options: &StoreOptions, above: Fence) -> Result<Self, Failure> {
+        match address {
+            Address::Directory(directory) => {
                 let is_named = directory.engine.is_some() || directory.path.exists();
                 if !is_named {
                     return Err(Failure::usage("name the engine of the new store: sled:PATH or fjall:PATH"));
@@ -96,13 +96,13 @@ impl End {
                 let opened = embedded(directory, true, above).await.map_err(not_opened)?;
                 Ok(Self { store: opened.store, fence: opened.fence, namespace: None })
             }
-            Place::Postgres(database) => {
+            Address::Postgres(database) => {
                 let rows = Rows::Postgres(PostgresRows::of(database, options).await?);
                 let namespace = Namespace::unused(rows, database.namespace.as_deref(), options.wait).await?;
                 let store = opened(postgres(database, options).await?).await?;
                 Self::above(store, namespace, above).await
             }
-            Place::Redis(database) => {
+            Address::Redis(database) => {
                 // Not where the server may delete them.
                 let backend = opened_redis(redis(database, options)?).await?;
                 let rows = Rows::Redis(RedisRows::of(redis(database, options)?).await?.into());
@@ -160,17 +160,17 @@ impl End {
 }
 
 /// Returns whether both names are of one store.
-async fn are_same(from: &Place, to: &Place, options: &StoreOptions) -> Result<bool, Failure> {
+async fn are_same(from: &Address, to: &Address, options: &StoreOptions) -> Result<bool, Failure> {
     match (from, to) {
-        (Place::Directory(from), Place::Directory(to)) => {
+        (Address::Directory(from), Address::Directory(to)) => {
             let paths = (from.path.canonicalize(), to.path.canonicalize());
             Ok(matches!(paths, (Ok(from), Ok(to)) if from == to))
         }
-        (Place::Postgres(from), Place::Postgres(to)) => {
+        (Address::Postgres(from), Address::Postgres(to)) => {
             let place = async |database: &Database| PostgresRows::of(database, options).await?.place().await;
             Ok(place(from).await? == place(to).await?)
         }
-        (Place::Redis(from), Place::Redis(to)) => {
+        (Address::Redis(from), Address::Redis(to)) => {
             let place = async |database: &RedisDatabase| RedisRows::of(redis(database, options)?).await?.place().await;
             Ok(place(from).await? == place(to).await?)
         }

@@ -6,8 +6,8 @@ use tower_idempotency::{Fence, RecordId};
 
 use super::postgres::PostgresRows;
 use super::redis::RedisRows;
+use crate::address::DEFAULT_NAMESPACE;
 use crate::failure::Failure;
-use crate::place::DEFAULT_NAMESPACE;
 
 /// A namespace of a database.
 pub(super) struct Namespace {

@@ -3,10 +3,10 @@
 use tower_idempotency::{Fence, RecordId};
 use tower_idempotency_postgres::tokio_postgres::types::Type;
 
+use crate::address::{DEFAULT_NAMESPACE, Database};
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::open::{Connected, check_namespace, connect};
-use crate::place::{DEFAULT_NAMESPACE, Database};
 
 /// The rows, past the store.
 pub(super) struct PostgresRows {

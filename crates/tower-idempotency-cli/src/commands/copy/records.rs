@@ -91,26 +91,20 @@ fn groups(records: Vec<ListedRecord>) -> Vec<Vec<ListedRecord>> {
     groups
 }
 
-/// A record as it was read.
-enum Found {
-    Whole(RecordId, Record),
-    Damaged(RecordId, String, Record),
-    Expired,
-}
+/// A record as it was read, and why its own can't be. `None` if it has expired.
+type Found = Option<(RecordId, Record, Option<String>)>;
 
 async fn copy_group(from: &End, to: &End, group: Vec<ListedRecord>) -> Result<Copied, Failure> {
     let found = stream::iter(group).map(|listed| found(from, listed)).buffered(MAX_READS);
     let found: Vec<Found> = found.try_collect().await?;
     let (mut copied, mut records) = (Copied::default(), Vec::with_capacity(found.len()));
     for found in found {
-        match found {
-            Found::Whole(id, record) => records.push((id, record)),
-            Found::Damaged(id, reason, record) => {
-                copied.damaged.push((id, reason));
-                records.push((id, record));
-            }
-            Found::Expired => copied.expired += 1,
-        }
+        let Some((id, record, damage)) = found else {
+            copied.expired += 1;
+            continue;
+        };
+        copied.damaged.extend(damage.map(|reason| (id, reason)));
+        records.push((id, record));
     }
     let applied = to.store.adopt(records.clone()).await.map_err(Failure::of)?;
     for ((id, record), Applied { reply, record: there }) in records.iter().zip(applied) {
@@ -128,8 +122,8 @@ async fn found(from: &End, listed: ListedRecord) -> Result<Found, Failure> {
     let id = listed.id;
     let (reason, known) = match listed.record {
         Ok(_) => match from.store.load(id).await {
-            Ok(Some(record)) => return Ok(Found::Whole(id, record)),
-            Ok(None) => return Ok(Found::Expired),
+            Ok(Some(record)) => return Ok(Some((id, record, None))),
+            Ok(None) => return Ok(None),
             Err(StoreError::Corrupt { reason, .. }) => (reason, None),
             Err(error) => return Err(Failure::of(error)),
         },
@@ -143,7 +137,7 @@ async fn found(from: &End, listed: ListedRecord) -> Result<Found, Failure> {
         }
         None => Record::unreadable(from.fence, now, now, now.plus(DAMAGED_RETENTION)),
     };
-    Ok(Found::Damaged(id, reason, record))
+    Ok(Some((id, record, Some(reason))))
 }
 
 /// Returns whether a record that is there already is the one that was to be copied.

@@ -4,9 +4,9 @@ use tower_idempotency::{Fence, RecordId};
 use tower_idempotency_redis::{RedisBackend, RedisBackendBuilder};
 use tower_idempotency_shared::{Answer, Backend as _, Clocks, ServerId};
 
+use crate::address::RedisDatabase;
 use crate::failure::Failure;
 use crate::open::{existing_redis, opened_redis};
-use crate::place::RedisDatabase;
 
 /// The number of rows that are looked at in one call.
 const PAGE: usize = 1_000;

@@ -4,19 +4,19 @@ use super::compare;
 use super::ends::{End, Ends};
 use super::records;
 use super::report::Report;
+use crate::address::Address;
 use crate::arguments::{Copy, StoreOptions};
 use crate::failure::{Ended, Failure};
-use crate::place::Place;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &StoreOptions, copy: Copy, screen: &Screen) -> Result<Ended, Failure> {
-    let (from, to) = (Place::of(Some(copy.from))?, Place::of(Some(copy.to))?);
+pub(crate) async fn run(options: &StoreOptions, copy: Copy, screen: Screen) -> Result<Ended, Failure> {
+    let (from, to) = (Address::of(Some(copy.from))?, Address::of(Some(copy.to))?);
     let ends = Ends::open(from, to, options).await?;
     let copied = copied(&ends).await;
     let closed = ends.close().await;
     let report = copied?;
     closed?;
-    report.end(*screen)
+    report.end(screen)
 }
 
 async fn copied(Ends { from, to }: &Ends) -> Result<Report, Failure> {

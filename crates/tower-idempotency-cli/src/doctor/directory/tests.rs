@@ -5,7 +5,7 @@ use crate::screen::Screen;
 
 /// What a report has found, and its verdict.
 fn reported(add: impl FnOnce(&mut Report) -> Result<(), Failure>) -> String {
-    let mut report = Report::new(Screen::new(true));
+    let mut report = Report::new(Screen { is_json: true });
     add(&mut report).unwrap();
     format!("{report:?}")
 }

@@ -1,3 +1,8 @@
+use bytes::Bytes;
+use serde_json::Value;
+use tower_idempotency::Fence;
+use tower_idempotency::operations::{Action, Answer};
+
 use super::*;
 
 fn id() -> String {
@@ -23,7 +28,7 @@ fn a_line_says_what_is_to_be_done_or_is_left() {
         (r#","action":"answer","answer":{"body":"[17]"}"#, Some(Some("[17]"))),
     ] {
         let read = read(format!("\n{}\r\n\n", line(more)).as_bytes()).unwrap_or_else(|error| panic!("{more}: {error}"));
-        let found = read.changes.first().map(|Numbered { line, change }| {
+        let found = read.changes.first().map(|(line, change)| {
             assert_eq!((*line, change.id.to_string(), change.fence), (2, id(), Fence(5)));
             match &change.action {
                 Action::Answer(Answer::Http(answer)) => Some(answer.body().clone()),
@@ -32,10 +37,7 @@ fn a_line_says_what_is_to_be_done_or_is_left() {
             }
         });
         assert_eq!(found, expected.map(|body| body.map(Bytes::from)), "{more}");
-        assert_eq!(
-            (read.undecided == 1, read.answers),
-            (expected.is_none(), usize::from(expected.flatten().is_some()))
-        );
+        assert_eq!(read.undecided == 1, expected.is_none());
     }
 }
 
@@ -47,7 +49,10 @@ fn what_is_not_understood_is_refused_with_its_line() {
         (line(r#","action":"answer""#), "needs an `answer`"),
         (line(r#","answer":{"status":201}"#), "needs the action `answer`"),
         (line(r#","action":"release","answer":{"status":201}"#), "needs the action `answer`"),
-        (line(r#","action":"answer","answer":{"statis":201}"#), "unknown field `statis`"),
+        (
+            line(r#","action":"answer","answer":{"statis":201}"#),
+            "the form that `idem settle --help` shows, at column 121",
+        ),
         (line(r#","action":"answer","answer":{"status":199}"#), "the status 199"),
         (line(r#","action":"answer","answer":{"status":200,"headers":[["a b","c"]]}"#), "a header of such a name"),
         (
@@ -56,7 +61,7 @@ fn what_is_not_understood_is_refused_with_its_line() {
             ),
             "the body is not",
         ),
-        (line(r#","action":"answer","answer":{"body":"sent"}"#), "the outcome of a consumer is JSON"),
+        (line(r#","action":"answer","answer":{"body":"sent"}"#), "the outcome of a message consumer is JSON"),
         (line(r#","action":"answer","answer":{"status":200,"body":"!","encoding":"base64"}"#), "not Base64"),
         (
             line(r#","action":"answer","answer":{"headers":[["location","/1"]],"body":"1"}"#),
@@ -65,10 +70,16 @@ fn what_is_not_understood_is_refused_with_its_line() {
         (line(r#","action":"release""#).replace("\"5\"", "null"), "a change needs the `fence`"),
         (r#"{"id":"7e7e7e7e","fence":"5"}"#.to_owned(), "`id` has 64 hex digits"),
         (line("").replace("\"5\"", "\"five\""), "`fence` is a number"),
-        (line("").replace("\"5\"", "5"), "expected a string"),
+        (line("").replace("\"5\"", "5"), "the form that `idem settle --help` shows, at column "),
         ("release".to_owned(), "expected value"),
-        (line(r#","action":"answer","answer":{"status":"canary, expected"}"#), "line 2: expected u16"),
-        (line(r#","action":"answer","answer":{"status":200,"encoding":"canary"}"#), "line 2: expected `utf-8`"),
+        (
+            line(r#","action":"answer","answer":{"status":"canary, expected"}"#),
+            "the form that `idem settle --help` shows, at column ",
+        ),
+        (
+            line(r#","action":"answer","answer":{"status":200,"encoding":"canary"}"#),
+            "the form that `idem settle --help` shows, at column ",
+        ),
     ] {
         let other = line("").replace("7e", "8f");
         let error = read(format!("{other}\n{wrong}").as_bytes()).err().unwrap_or_else(|| panic!("{wrong} is taken"));

@@ -19,8 +19,8 @@ const PASSWORD: &str = "PGPASSWORD";
 /// The namespace of a URL that names none.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
-/// A store's place.
-pub(crate) enum Place {
+/// Where a store is.
+pub(crate) enum Address {
     /// The directory of an embedded store.
     Directory(Directory),
     /// A PostgreSQL database.
@@ -51,8 +51,8 @@ pub(crate) struct Database {
     pub(crate) namespace: Option<String>,
 }
 
-impl Place {
-    /// Returns the place that the command line names, or the environment.
+impl Address {
+    /// Returns the address that the command line names, or the environment.
     pub(crate) fn of(argument: Option<String>) -> Result<Self, Failure> {
         // What is not UTF-8 in it is replaced, and refused.
         let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
@@ -167,13 +167,13 @@ mod tests {
 
     const SECRET: &str = "s3cr3t";
 
-    fn read(named: &str, is_argument: bool, password: Option<&str>) -> Result<Place, Failure> {
-        Place::read(named, is_argument, |name| password.filter(|_| name == PASSWORD).map(str::to_owned))
+    fn read(named: &str, is_argument: bool, password: Option<&str>) -> Result<Address, Failure> {
+        Address::read(named, is_argument, |name| password.filter(|_| name == PASSWORD).map(str::to_owned))
     }
 
-    fn database(place: Result<Place, Failure>) -> Database {
-        match place {
-            Ok(Place::Postgres(database)) => *database,
+    fn database(address: Result<Address, Failure>) -> Database {
+        match address {
+            Ok(Address::Postgres(database)) => *database,
             Ok(_) => panic!("it is another store"),
             Err(failure) => panic!("{failure}"),
         }
@@ -254,7 +254,7 @@ mod tests {
             ("./payments.db", "./payments.db", None),
             ("./memory", "./memory", None),
         ] {
-            let Ok(Place::Directory(found)) = read(named, true, None) else { panic!("{named}") };
+            let Ok(Address::Directory(found)) = read(named, true, None) else { panic!("{named}") };
             assert_eq!((found.path.to_str(), found.engine), (Some(path), engine));
         }
         for wrong in [
