@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tower::{BoxError, Service, ServiceExt as _};
 use tower_idempotency_client::KeyedRetry;
 
+use crate::lease::{Age, Leased, MAX_WAIT, Update};
 use crate::next::{Next, Read, answered as answered_with, unanswered};
-use crate::storage::{Age, Leased, MAX_WAIT, Update};
 use crate::{Answer, Call, Entry, Observer, Outbox, State, TARGET};
 
 /// How long to wait before it is tried again to write it.

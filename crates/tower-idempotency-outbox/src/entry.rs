@@ -100,12 +100,15 @@ impl Entry {
     }
 
     /// Gives it its call, or the reason why that can't be read.
-    pub(crate) fn with_call(&mut self, call: Result<Call, String>) {
+    pub(crate) fn with_call(self, call: Result<Call, String>) -> Self {
         match call {
-            Ok(call) => self.call = Some(call),
+            Ok(call) => Self { call: Some(call), ..self },
             // The reason why it was set aside.
-            Err(_) if self.state == State::Damaged && self.reason.is_some() => {}
-            Err(why) => self.reason = Some(self.reason.take().map_or(why.clone(), |reason| format!("{why}; {reason}"))),
+            Err(_) if self.state == State::Damaged && self.reason.is_some() => self,
+            Err(why) => {
+                let reason = self.reason.map_or(why.clone(), |reason| format!("{why}; {reason}"));
+                Self { reason: Some(reason), ..self }
+            }
         }
     }
 }
@@ -228,8 +231,8 @@ pub(crate) mod tests {
             // It was said when it was set aside.
             (State::Damaged, Some("no call; the connection broke"), "no call; the connection broke"),
         ] {
-            let mut entry = Entry { state, reason: met.map(str::to_owned), ..entry(1, true) };
-            entry.with_call(Err("no call".to_owned()));
+            let entry = Entry { state, reason: met.map(str::to_owned), ..entry(1, true) };
+            let entry = entry.with_call(Err("no call".to_owned()));
             assert_eq!((entry.call, entry.reason.as_deref()), (None, Some(said)), "{state} {met:?}");
         }
     }

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tower_idempotency_client::{Delivery, Error, Known, Reason, retry_after};
 
-use crate::storage::Update;
+use crate::lease::Update;
 use crate::{Answer, Call, State};
 
 /// What comes after a try.

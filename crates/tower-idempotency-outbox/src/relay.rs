@@ -19,7 +19,7 @@ use tower::{BoxError, Layer as _, Service};
 use tower_idempotency_client::KeyedRetryLayer;
 
 use crate::attempt::{Carried, Terms, carry, observed};
-use crate::storage::{Leased, Room};
+use crate::lease::{Leased, Room};
 use crate::{Observer, Outbox, TARGET};
 
 /// How often calls that have ended are looked for, to be deleted, and those that have not are counted.

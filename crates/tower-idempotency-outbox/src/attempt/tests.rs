@@ -5,11 +5,11 @@ use std::task::{Context, Poll};
 
 use testkit::log::Log;
 use tower::Layer as _;
-use tower_idempotency_client::KeyedRetryLayer;
+use tower_idempotency_client::{Key, KeyedRetryLayer};
 
 use super::*;
 use crate::entry::tests::entry;
-use crate::storage::{Room, Storage, Which};
+use crate::lease::Room;
 use crate::{OpenCalls, OutboxError};
 
 const fn secs(secs: u64) -> Duration {
@@ -102,20 +102,24 @@ struct Lossy {
     has_lost: Arc<Mutex<bool>>,
 }
 
-impl Storage for Lossy {
-    async fn insert(&self, _: &Call) -> Result<(), OutboxError> {
+impl Outbox for Lossy {
+    async fn put(&self, _: &Call) -> Result<(), OutboxError> {
         Ok(())
     }
 
-    async fn find(&self, _: Which<'_>) -> Result<Option<Entry>, OutboxError> {
+    async fn get(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
+        Ok(None)
+    }
+
+    async fn at(&self, _: u64) -> Result<Option<Entry>, OutboxError> {
         Ok(Some(self.entry.lock().unwrap().clone()))
     }
 
-    async fn page(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
+    async fn list(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
         Ok(Vec::new())
     }
 
-    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+    async fn open_calls(&self) -> Result<Vec<OpenCalls>, OutboxError> {
         Ok(Vec::new())
     }
 
@@ -177,20 +181,24 @@ struct Failing {
     asked: Arc<AtomicU32>,
 }
 
-impl Storage for Failing {
-    async fn insert(&self, _: &Call) -> Result<(), OutboxError> {
+impl Outbox for Failing {
+    async fn put(&self, _: &Call) -> Result<(), OutboxError> {
         Ok(())
     }
 
-    async fn find(&self, _: Which<'_>) -> Result<Option<Entry>, OutboxError> {
+    async fn get(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
         Ok(None)
     }
 
-    async fn page(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
+    async fn at(&self, _: u64) -> Result<Option<Entry>, OutboxError> {
+        Ok(None)
+    }
+
+    async fn list(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
         Ok(Vec::new())
     }
 
-    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+    async fn open_calls(&self) -> Result<Vec<OpenCalls>, OutboxError> {
         Ok(Vec::new())
     }
 

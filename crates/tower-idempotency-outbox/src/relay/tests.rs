@@ -2,10 +2,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testkit::log::Log;
 use tower::service_fn;
+use tower_idempotency_client::Key;
 
 use super::*;
 use crate::entry::tests::entry;
-use crate::storage::{Age, Storage, Update, Which};
+use crate::lease::{Age, Update};
 use crate::{Call, Entry, OpenCalls, OutboxError, State};
 
 const fn secs(secs: u64) -> Duration {
@@ -48,20 +49,24 @@ struct Counted {
     sweeps: Arc<AtomicUsize>,
 }
 
-impl Storage for Counted {
-    async fn insert(&self, _: &Call) -> Result<(), OutboxError> {
+impl Outbox for Counted {
+    async fn put(&self, _: &Call) -> Result<(), OutboxError> {
         Ok(())
     }
 
-    async fn find(&self, _: Which<'_>) -> Result<Option<Entry>, OutboxError> {
+    async fn get(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
         Ok(None)
     }
 
-    async fn page(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
+    async fn at(&self, _: u64) -> Result<Option<Entry>, OutboxError> {
+        Ok(None)
+    }
+
+    async fn list(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
         Ok(Vec::new())
     }
 
-    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+    async fn open_calls(&self) -> Result<Vec<OpenCalls>, OutboxError> {
         if self.fails { Err(OutboxError::database("as planned")) } else { Ok(Vec::new()) }
     }
 
