@@ -151,7 +151,7 @@ impl Call {
         let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
         let mut headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         headers.sort_by(|(name, _), (other, _)| name.cmp(other));
-        let stored = Stored {
+        let stored = StoredCall {
             key: self.key.as_str().to_owned(),
             method: self.method.to_string(),
             uri: self.uri.to_string(),
@@ -164,7 +164,7 @@ impl Call {
 
     /// Reads what was stored. An error says what is damaged.
     pub(crate) fn from_json(json: &str) -> Result<Self, String> {
-        let stored: Stored =
+        let stored: StoredCall =
             serde_json::from_str(json).map_err(|error| format!("it is no call: {}", unread(&error)))?;
         let damaged = |what: &str, why: &dyn fmt::Display| format!("its {what} is damaged: {why}");
         let mut headers = HeaderMap::new();
@@ -245,7 +245,7 @@ impl fmt::Debug for Call {
 /// A call in JSON. Programs in other languages may write it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+struct StoredCall {
     key: String,
     method: String,
     uri: String,

@@ -158,7 +158,7 @@ impl Answer {
             left = rest.unwrap_or(0);
             rest.is_some()
         };
-        let stored = Stored {
+        let stored = StoredAnswer {
             status: self.status.as_u16(),
             headers: self.headers.iter().filter_map(text).take_while(fits).collect(),
             body: STANDARD.encode(&self.body),
@@ -169,7 +169,7 @@ impl Answer {
 
     /// Reads what was stored. What can't be read is no answer.
     pub(crate) fn from_json(json: &str) -> Option<Self> {
-        let stored: Stored = serde_json::from_str(json).ok()?;
+        let stored: StoredAnswer = serde_json::from_str(json).ok()?;
         let mut headers = HeaderMap::new();
         for (name, value) in stored.headers {
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::try_from(value)) {
@@ -192,8 +192,9 @@ impl fmt::Debug for Answer {
     }
 }
 
+/// An answer in JSON.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct StoredAnswer {
     status: u16,
     headers: Vec<(String, String)>,
     /// In base64.
