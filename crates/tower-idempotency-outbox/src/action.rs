@@ -76,9 +76,8 @@ pub(crate) fn log(actor: &str, action: Action, entry: &Entry, changed: &Result<b
             tracing::info!(target: AUDIT, actor, action, position, fence, result, "an operator changed a call");
         }
         Err(error) => {
-            let error: &dyn Error = error;
             tracing::warn!(
-                target: AUDIT, actor, action, position, fence, result = "uncertain", error,
+                target: AUDIT, actor, action, position, fence, result = "uncertain", error = error as &dyn Error,
                 "it is not known what an operator did to a call"
             );
         }

@@ -5,10 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
@@ -23,16 +20,9 @@ const MAX_HOST: usize = 255;
 /// How many headers a client may add to those of a call.
 const ADDED_HEADERS: usize = 16;
 /// Headers that a client writes itself, for the body as it is sent, or that say how to go on with a connection.
-const OF_CONNECTIONS: [HeaderName; 9] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    EXPECT,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
+const OF_CONNECTIONS: [&str; 9] = [
+    "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
+    "upgrade",
 ];
 /// The header in which a request may bring its key.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -204,12 +194,9 @@ impl Call {
                 return Err(InvalidCall::Header { name: name.to_string() });
             }
         }
-        let is_ordered_by_text =
-            |key: &String| (1..=MAX_PARTITION_KEY).contains(&key.len()) && !key.contains(char::is_control);
-        match &self.partition_key {
-            Some(key) if !is_ordered_by_text(key) => Err(InvalidCall::PartitionKey),
-            _ => Ok(self),
-        }
+        let is_key = |key: &String| (1..=MAX_PARTITION_KEY).contains(&key.len()) && !key.contains(char::is_control);
+        let is_ordered_by_text = self.partition_key.as_ref().is_none_or(is_key);
+        if is_ordered_by_text { Ok(self) } else { Err(InvalidCall::PartitionKey) }
     }
 }
 

@@ -113,12 +113,11 @@ fn is_of_credentials(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bo
 fn without_paths(reason: &str, call: &Call) -> String {
     let mut left = reason.to_owned();
     let target = call.uri().path_and_query();
-    for part in [target.map(PathAndQuery::as_str), target.map(PathAndQuery::path), target.and_then(PathAndQuery::query)]
-    {
-        // A path that is `/` alone is in any text.
-        if let Some(part) = part.filter(|part| part.len() > 1) {
-            left = left.replace(part, HIDDEN);
-        }
+    let parts =
+        [target.map(PathAndQuery::as_str), target.map(PathAndQuery::path), target.and_then(PathAndQuery::query)];
+    // A path that is `/` alone is in any text.
+    for part in parts.into_iter().flatten().filter(|part| part.len() > 1) {
+        left = left.replace(part, HIDDEN);
     }
     let mut urls = left.split("://");
     let mut left = urls.next().unwrap_or_default().to_owned();

@@ -188,8 +188,7 @@ impl<O: Outbox, C> Relay<O, C> {
                 counted = Some(Instant::now());
                 counts.spawn(count(outbox.clone(), Arc::clone(observer)));
             }
-            let free = usize::from(concurrency).saturating_sub(calls.len());
-            let most = u16::try_from(free).unwrap_or(u16::MAX);
+            let most = concurrency.saturating_sub(u16::try_from(calls.len()).unwrap_or(u16::MAX));
             let room = Room { most, of_each: (concurrency / 2).max(1), taken: tries.taken() };
             let asked = Instant::now();
             for leased in lease(&outbox, &terms, room).await {

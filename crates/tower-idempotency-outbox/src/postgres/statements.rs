@@ -149,6 +149,9 @@ impl Statements {
             by_wall = age(&wall, "greatest(call.first_wall, call.first_seen)"),
             by_seen = age("$3", "call.first_seen"),
         );
+        let first_ones = ["first_try", "first_wall", "first_seen", "first_process", "first_elapsed"]
+            .map(|column| format!("{column} = CASE WHEN $7 THEN NULL ELSE {column} END"));
+        let first_ones = first_ones.join(", ");
         // It ends by a time that no clock is past, if it is not known which one is right.
         let late = format!("(CASE WHEN $12 THEN {MIDDLE} ELSE greatest(statement_timestamp(), $1) END)");
         Ok(Self {
@@ -165,11 +168,7 @@ impl Statements {
             update: format!(
                 "UPDATE {call} SET state = $5, fence = fence + 1, due = {MIDDLE} + make_interval(secs => $6),
                     tries = CASE WHEN $7 THEN 0 WHEN $8 THEN tries - 1 ELSE tries END,
-                    first_try = CASE WHEN $7 THEN NULL ELSE first_try END,
-                    first_wall = CASE WHEN $7 THEN NULL ELSE first_wall END,
-                    first_seen = CASE WHEN $7 THEN NULL ELSE first_seen END,
-                    first_process = CASE WHEN $7 THEN NULL ELSE first_process END,
-                    first_elapsed = CASE WHEN $7 THEN NULL ELSE first_elapsed END,
+                    {first_ones},
                     may_have_taken_place = coalesce($9, may_have_taken_place), reason = $10,
                     answer = coalesce($11::text::jsonb, answer),
                     ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {late} END
