@@ -42,33 +42,34 @@ impl Terms {
 
     /// The call, if it is to be sent under a lease that was asked for so long ago. Else what becomes of it: nothing more
     /// is known of it than before.
-    fn to_send<'e>(&self, entry: &'e Entry, tried_for: Age, late: Duration) -> Result<&'e Call, Update> {
+    fn to_send<'e>(&self, entry: &'e Entry, tried_for: Age, late: Duration) -> Result<&'e Call, Box<Update>> {
         let unsent = |state, reason| Update {
             may_have_taken_place: Some(entry.may_have_taken_place),
             ..Update::to(state, reason)
         };
         let Some(call) = &entry.call else {
             // The reason is in the entry.
-            return Err(unsent(State::Damaged, entry.reason.clone().unwrap_or_default()));
+            return Err(Box::new(unsent(State::Damaged, entry.reason.clone().unwrap_or_default())));
         };
         let (position, tried_for) = (entry.position, tried_for.plus(late));
         let before = entry.reason.as_deref().unwrap_or("no result was written");
         // The server may have forgotten its key by now.
         if entry.tries > 1 && tried_for.at_least >= self.give_up_after {
             let reason = format!("its time was over before it was sent again; the try before: {before}");
-            return Err(unsent(State::GivenUp, reason));
+            return Err(Box::new(unsent(State::GivenUp, reason)));
         }
         // If it is, the server may have forgotten the key. A clock may be right again by the next time.
         if entry.tries > 1 && tried_for.at_most >= self.give_up_after {
             tracing::warn!(target: TARGET, position, ?tried_for, "the clocks of an outbox differ");
             let reason = format!("{HELD}{}", before.strip_prefix(HELD).unwrap_or(before));
-            return Err(Update { wait: LOOK_AGAIN, is_no_try: true, ..unsent(State::Waiting, reason) });
+            let update = Update { wait: LOOK_AGAIN, is_no_try: true, ..unsent(State::Waiting, reason) };
+            return Err(Box::new(update));
         }
         // A try that began now could go on after the lease. This is none.
         if late >= self.try_for {
             tracing::warn!(target: TARGET, position, ?late, "the outbox is too slow for `try_for`");
             let update = unsent(State::Waiting, "the outbox was too slow to give it to a relay".to_owned());
-            return Err(Update { restarts: entry.tries == 1, is_no_try: true, ..update });
+            return Err(Box::new(Update { restarts: entry.tries == 1, is_no_try: true, ..update }));
         }
         Ok(call)
     }
@@ -111,7 +112,7 @@ where
 {
     let until = asked + terms.lease();
     let update = match terms.to_send(&entry, tried_for, asked.elapsed()) {
-        Err(update) => update,
+        Err(update) => *update,
         Ok(call) => {
             // The rest of the lease is for the result.
             let (until, enough) = (until - terms.try_for / 2, Instant::now() + terms.try_for);
