@@ -12,7 +12,7 @@ use retry_policies::RetryDecision;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::options::{Chosen, Options};
-use crate::transport::Failure;
+use crate::transport::Miss;
 use crate::uses::{Before, Use, Uses};
 use crate::verdict::{self, Verdict, may_be_rejection};
 use crate::{BoxError, CallEnd, Delivery, Error, Key, Known, Reason, ResponseBody};
@@ -32,7 +32,7 @@ pub(crate) trait Attempts: Send {
     type Body: Body<Error: Into<BoxError>> + Unpin + Send;
 
     /// Sends the request, or a probe of it. It is called again only if [`can_repeat`](Self::can_repeat) says so.
-    fn send(&mut self, is_probe: bool) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send;
+    fn send(&mut self, is_probe: bool) -> impl Future<Output = Result<Response<Self::Body>, Box<Miss>>> + Send;
 
     /// Describes the use of this key for the request, if there is still a request.
     fn describe(&self, uses: &Uses, key: &Key) -> Option<Use>;
@@ -49,17 +49,6 @@ pub(crate) trait Attempts: Send {
     fn is_elsewhere(&self) -> bool {
         false
     }
-}
-
-/// An attempt without an answer to the operation.
-struct Miss {
-    known: Known,
-    /// How long the server asks to wait.
-    after: Option<Duration>,
-    response: Option<Response<Bytes>>,
-    source: Option<BoxError>,
-    /// Why there can be no further attempt, if the attempt itself says so.
-    last: Option<Reason>,
 }
 
 /// A call with a key.
@@ -184,9 +173,9 @@ impl<A: Attempts> Call<A> {
     /// Makes one attempt, or sends a probe, and reads its answer.
     async fn attempt(&mut self, until: Instant, is_probe: bool) -> Result<Response<ResponseBody<A::Body>>, Box<Miss>> {
         let sent = timeout_at(until, self.attempts.send(is_probe)).await;
-        let mut answer = match sent.unwrap_or_else(|elapsed| Err(Failure::lost(elapsed.into()))) {
+        let mut answer = match sent.unwrap_or_else(|elapsed| Err(Miss::lost(elapsed.into()))) {
             Ok(answer) => answer.map(ResponseBody::untouched),
-            Err(failure) => return Err(self.lost(failure, None)),
+            Err(miss) => return Err(self.lost(miss, None)),
         };
         let limit = self.read_limit(&answer);
         let source = match timeout_at(until, poll_fn(|cx| answer.body_mut().poll_read(cx, limit))).await {
@@ -195,17 +184,16 @@ impl<A: Attempts> Call<A> {
             Err(elapsed) => elapsed.into(),
         };
         let body = answer.body().bytes_read();
-        Err(self.lost(Failure::lost(source), Some(answer.map(|_| body))))
+        Err(self.lost(Miss::lost(source), Some(answer.map(|_| body))))
     }
 
     /// An attempt that got no answer, or one that broke off: this much of it.
-    fn lost(&self, failure: Failure, response: Option<Response<Bytes>>) -> Box<Miss> {
-        let Failure { source, known, last } = failure;
-        let (known, last) = match self.attempts.has_redirects() {
-            true => (Known::Unknown, Some(Reason::Redirect)),
-            false => (known, last),
-        };
-        Box::new(Miss { known, after: None, response, source: Some(source), last })
+    fn lost(&self, mut miss: Box<Miss>, response: Option<Response<Bytes>>) -> Box<Miss> {
+        if self.attempts.has_redirects() {
+            (miss.known, miss.last) = (Known::Unknown, Some(Reason::Redirect));
+        }
+        miss.response = response;
+        miss
     }
 
     /// How many bytes of an answer are read before it is passed on.
@@ -213,10 +201,8 @@ impl<A: Attempts> Call<A> {
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         // A replay is the answer, whatever its body says.
         let is_replay = self.options.is_replay(answer.headers());
-        let limit = match !is_replay && may_be_rejection(answer.status(), answer.headers()) {
-            true => self.options.max_answer.max(MAX_REJECTION),
-            false => self.options.max_answer,
-        };
+        let may_be_rejection = !is_replay && may_be_rejection(answer.status(), answer.headers());
+        let limit = self.options.max_answer.max(if may_be_rejection { MAX_REJECTION } else { 0 });
         // No more than what is declared is read in vain.
         let is_too_long = header(CONTENT_LENGTH).parse().is_ok_and(|length: usize| length > limit);
         let kind = header(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
@@ -227,7 +213,7 @@ impl<A: Attempts> Call<A> {
     /// Says how the answer came about, if it is the operation's.
     fn judge<B>(&self, mut answer: Response<ResponseBody<B>>) -> Result<Response<ResponseBody<B>>, Box<Miss>> {
         let (status, is_replay) = (answer.status(), self.options.is_replay(answer.headers()));
-        let before = verdict::Before { is_unknown: self.known >= Known::Unknown, is_own: self.chosen.is_own };
+        let before = verdict::Earlier { is_unknown: self.known >= Known::Unknown, is_own: self.chosen.is_own };
         // What a redirect has led to says nothing of the server that was asked.
         let is_elsewhere = self.attempts.is_elsewhere();
         let mut is_unknown = match is_replay {

@@ -179,6 +179,6 @@ impl<S> Layer<S> for KeyedRetryLayer {
     type Service = KeyedRetry<S>;
 
     fn layer(&self, inner: S) -> KeyedRetry<S> {
-        KeyedRetry::new(inner, self.options.clone())
+        KeyedRetry { inner, options: self.options.clone() }
     }
 }

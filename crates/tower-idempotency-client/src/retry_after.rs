@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use http::header::{DATE, HeaderName, RETRY_AFTER};
+use http::header::{DATE, HeaderValue, RETRY_AFTER};
 
 /// How long a response asks to wait by `Retry-After`: seconds, or a date (RFC 9110 section 10.2.3). A date is compared
 /// with the server's own `Date`, so that a wrong clock of this machine makes no difference; without one, with this
@@ -13,13 +13,9 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         // A number that is too large for an integer is later than any deadline.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
-    let date = httpdate::parse_http_date(value).ok()?;
-    let now = date_of(headers, &DATE).unwrap_or_else(SystemTime::now);
-    Some(date.duration_since(now).unwrap_or_default())
-}
-
-fn date_of(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
-    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
+    let date_in = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
+    let now = headers.get(DATE).and_then(date_in).unwrap_or_else(SystemTime::now);
+    Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default())
 }
 
 #[cfg(test)]

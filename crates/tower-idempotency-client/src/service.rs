@@ -10,7 +10,7 @@ use tower::Service;
 
 use crate::attempts::{Attempts, Call, PROBE};
 use crate::options::Options;
-use crate::transport::Failure;
+use crate::transport::Miss;
 use crate::uses::{Use, Uses};
 use crate::{BoxError, Error, InvalidKey, Key, Known, Reason, ResponseBody, RetryBody};
 
@@ -22,10 +22,6 @@ pub struct KeyedRetry<S> {
 }
 
 impl<S> KeyedRetry<S> {
-    pub(crate) fn new(inner: S, options: Arc<Options>) -> Self {
-        Self { inner, options }
-    }
-
     /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -97,19 +93,19 @@ where
 {
     type Body = A;
 
-    async fn send(&mut self, is_probe: bool) -> Result<Response<A>, Failure> {
+    async fn send(&mut self, is_probe: bool) -> Result<Response<A>, Box<Miss>> {
         if !std::mem::take(&mut self.is_ready) {
             let ready = std::future::poll_fn(|cx| self.inner.poll_ready(cx)).await;
             // Such a service is not to be asked again.
-            ready.map_err(|error| Failure::unsendable(error.into()))?;
+            ready.map_err(|error| Miss::unsendable(error.into()))?;
         }
         let copy = self.body.as_ref().and_then(RetryBody::try_clone);
         let Some(body) = copy.or_else(|| self.body.take()) else {
-            return Err(Failure::unsendable("the body was sent already".into()));
+            return Err(Miss::unsendable("the body was sent already".into()));
         };
         let mut request = Request::from_parts(self.head.clone(), body);
         request.headers_mut().extend(is_probe.then_some(PROBE));
-        self.inner.call(request).await.map_err(|error| Failure::of(error.into()))
+        self.inner.call(request).await.map_err(|error| Miss::of(error.into()))
     }
 
     fn describe(&self, uses: &Uses, key: &Key) -> Option<Use> {
@@ -173,6 +169,6 @@ pub(crate) fn not_ready(error: impl Into<BoxError>) -> Error {
 
 /// A request with a safe method has no effect that could be unknown, but it may have been sent.
 pub(crate) fn passed_through(error: impl Into<BoxError>) -> Error {
-    let Failure { source, known, .. } = Failure::of(error.into());
-    Error::new(known, Reason::PassedThrough, Some(source))
+    let Miss { source, known, .. } = *Miss::of(error.into());
+    Error::new(known, Reason::PassedThrough, source)
 }

@@ -1,31 +1,42 @@
 use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
 
 use crate::{BoxError, Known, Reason};
 
-/// Why an attempt got no answer.
+/// An attempt without an answer to the operation.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) source: BoxError,
+pub(crate) struct Miss {
     pub(crate) known: Known,
-    /// Why there can be no further attempt, if the failure itself says so.
+    /// How long the server asks to wait.
+    pub(crate) after: Option<Duration>,
+    pub(crate) response: Option<Response<Bytes>>,
+    pub(crate) source: Option<BoxError>,
+    /// Why there can be no further attempt, if the attempt itself says so.
     pub(crate) last: Option<Reason>,
 }
 
-impl Failure {
+impl Miss {
+    fn new(source: BoxError, known: Known, last: Option<Reason>) -> Box<Self> {
+        Box::new(Self { known, after: None, response: None, source: Some(source), last })
+    }
+
     /// The failure of a service that sends each request once.
-    pub(crate) fn of(source: BoxError) -> Self {
+    pub(crate) fn of(source: BoxError) -> Box<Self> {
         let known = if is_connect(&*source) { Known::NotSent } else { Known::Unknown };
-        Self { source, known, last: None }
+        Self::new(source, known, None)
     }
 
     /// The service can't take the request.
-    pub(crate) fn unsendable(source: BoxError) -> Self {
-        Self { source, known: Known::NotSent, last: Some(Reason::Unsendable) }
+    pub(crate) fn unsendable(source: BoxError) -> Box<Self> {
+        Self::new(source, Known::NotSent, Some(Reason::Unsendable))
     }
 
     /// The answer broke off, or did not come in time.
-    pub(crate) fn lost(source: BoxError) -> Self {
-        Self { source, known: Known::Unknown, last: None }
+    pub(crate) fn lost(source: BoxError) -> Box<Self> {
+        Self::new(source, Known::Unknown, None)
     }
 }
 

@@ -5,13 +5,13 @@
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::num::NonZeroUsize;
-use std::pin::Pin;
+use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Buf as _;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, PROXY_AUTHORIZATION};
+use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, Uri};
 use http_body::Body;
+use http_body_util::BodyExt as _;
 use lru::LruCache;
 use parking_lot::Mutex;
 
@@ -22,15 +22,9 @@ const MAX_USES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// Two accounts may use the same key: it is another one for the server. A header that is missing here makes an error of
 /// what the server would take, so APIs' own headers of tokens are in it.
-const CREDENTIALS: [HeaderName; 8] = [
-    AUTHORIZATION,
-    PROXY_AUTHORIZATION,
-    COOKIE,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("api-key"),
-    HeaderName::from_static("apikey"),
-    HeaderName::from_static("x-auth-token"),
-    HeaderName::from_static("stripe-account"),
+const CREDENTIALS: [&str; 8] = [
+    "authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "apikey", "x-auth-token",
+    "stripe-account",
 ];
 
 /// What a key is used for.
@@ -38,18 +32,14 @@ const CREDENTIALS: [HeaderName; 8] = [
 pub(crate) struct Use {
     /// The key, the server and who asks.
     operation: u64,
-    request: Digest,
-}
-
-/// All of a request that a server compares.
-#[derive(Debug, Clone, Copy)]
-struct Digest {
+    /// With the body, all of a request that a server compares.
     head: u64,
     /// `None`: it can't be read before it is sent, so it is not compared.
     body: Option<u64>,
 }
 
-impl Digest {
+impl Use {
+    /// Whether the requests may be the same.
     fn may_be(self, other: Self) -> bool {
         let is_body_equal = self.body.zip(other.body).is_none_or(|(body, other)| body == other);
         self.head == other.head && is_body_equal
@@ -66,7 +56,7 @@ pub(crate) enum Before {
 
 pub(crate) struct Uses {
     seed: RandomState,
-    requests: Mutex<LruCache<u64, Digest>>,
+    requests: Mutex<LruCache<u64, Use>>,
 }
 
 impl Uses {
@@ -84,44 +74,27 @@ impl Uses {
         let mut operation = self.seed.build_hasher();
         key.hash(&mut operation);
         (uri.scheme(), uri.authority(), headers.get(HOST)).hash(&mut operation);
-        for name in &CREDENTIALS {
+        for name in CREDENTIALS {
             for value in headers.get_all(name) {
                 (name, value).hash(&mut operation);
             }
         }
         let head = self.seed.hash_one((method, uri.path(), uri.query(), headers.get(CONTENT_TYPE)));
-        let body = body.and_then(|body| self.digest(body));
-        Use { operation: operation.finish(), request: Digest { head, body } }
-    }
-
-    fn digest<B: Body>(&self, body: B) -> Option<u64> {
-        let mut digest = self.seed.build_hasher();
-        let mut body = std::pin::pin!(body);
-        let mut cx = Context::from_waker(Waker::noop());
-        loop {
-            let frame = match Pin::as_mut(&mut body).poll_frame(&mut cx) {
-                Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Ready(None) => return Some(digest.finish()),
-                Poll::Ready(Some(Err(_))) | Poll::Pending => return None,
-            };
-            if let Ok(mut data) = frame.into_data() {
-                while data.has_remaining() {
-                    let length = data.chunk().len();
-                    digest.write(data.chunk());
-                    data.advance(length);
-                }
-            }
-        }
+        let body = body.and_then(|body| match pin!(body.collect()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(read)) => Some(self.seed.hash_one(read.to_bytes())),
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        });
+        Use { operation: operation.finish(), head, body }
     }
 
     /// Remembers a use, unless there is one of this key, and says what the key was used for before.
     pub(crate) fn begin(&self, this: Use) -> Before {
         let mut requests = self.requests.lock();
         match requests.get(&this.operation) {
-            Some(before) if before.may_be(this.request) => Before::Same,
+            Some(before) if before.may_be(this) => Before::Same,
             Some(_) => Before::Other,
             None => {
-                requests.put(this.operation, this.request);
+                requests.put(this.operation, this);
                 Before::Nothing
             }
         }
@@ -130,11 +103,5 @@ impl Uses {
     /// Forgets a use: the key is free for a corrected request.
     pub(crate) fn forget(&self, this: Use) {
         self.requests.lock().pop(&this.operation);
-    }
-}
-
-impl std::fmt::Debug for Uses {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Uses").finish_non_exhaustive()
     }
 }

@@ -15,8 +15,7 @@ use crate::retry_after::retry_after;
 const EFFECT: HeaderName = HeaderName::from_static("idempotency-effect");
 
 /// Servers say with them whether the same request may get another answer.
-const SHOULD_RETRY: [HeaderName; 2] =
-    [HeaderName::from_static("stripe-should-retry"), HeaderName::from_static("x-should-retry")];
+const SHOULD_RETRY: [&str; 2] = ["stripe-should-retry", "x-should-retry"];
 
 /// Codes of rejections that no retry changes.
 const OWN_CODES: [&str; 4] = ["outcome_unknown", "not_verifiable", "credentials_changed", "not_replayable"];
@@ -40,7 +39,7 @@ pub(crate) enum Verdict {
 
 /// What is known of the call before an answer.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Before {
+pub(crate) struct Earlier {
     /// An earlier attempt of the call was lost.
     pub(crate) is_unknown: bool,
     /// The key is the caller's, who may have sent it in another call.
@@ -73,7 +72,7 @@ pub(crate) fn is_plain_success(status: StatusCode, headers: &HeaderMap) -> bool 
 }
 
 /// Judges an answer that is neither a replay nor a plain success.
-pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before: Before) -> Verdict {
+pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before: Earlier) -> Verdict {
     let after = retry_after(headers);
     let of_status = known_of_status(status);
     if let Some(effect) = Effect::in_head(status, headers) {
@@ -96,7 +95,7 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before
         true => serde_json::from_slice(body).unwrap_or_default(),
         false => Value::Null,
     };
-    if let Some(verdict) = judge_rejection(status, &rejection, after, of_status, before) {
+    if let Some(verdict) = judge_rejection(status, &rejection, after, before) {
         return verdict;
     }
     if status == StatusCode::UNPROCESSABLE_ENTITY {
@@ -110,12 +109,9 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before
         Some(_) => return Verdict::Answer(of_status),
         None => {}
     }
-    // What conflicts may be an earlier attempt of this call, which still runs.
-    let may_still_run = status == StatusCode::CONFLICT && (after.is_some() || before.is_unknown);
-    if may_still_run {
-        return Verdict::Again(Known::Unknown, after);
-    }
     match status {
+        // What conflicts may be an earlier attempt of this call, which still runs.
+        StatusCode::CONFLICT if after.is_some() || before.is_unknown => Verdict::Again(Known::Unknown, after),
         _ if is_again(status) => Verdict::Again(of_status, after),
         // The condition is temporary (RFC 9110 section 15.5.14).
         StatusCode::PAYLOAD_TOO_LARGE if after.is_some() => Verdict::Again(of_status, after),
@@ -193,15 +189,9 @@ fn is_of_grpc(headers: &HeaderMap) -> bool {
 
 /// Judges what a rejection in JSON says of itself: problem details (RFC 9457), and envelopes in the style of Stripe and
 /// of the Agentic Commerce Protocol. `None`: it is none that is known here.
-fn judge_rejection(
-    status: StatusCode,
-    rejection: &Value,
-    after: Option<Duration>,
-    of_status: Known,
-    before: Before,
-) -> Option<Verdict> {
+fn judge_rejection(status: StatusCode, rejection: &Value, after: Option<Duration>, before: Earlier) -> Option<Verdict> {
     let original = rejection["original_status"].as_u64();
-    let kind = rejection["type"].as_str().unwrap_or_default();
+    let (of_status, kind) = (known_of_status(status), rejection["type"].as_str().unwrap_or_default());
     // What one of tower-idempotency says, by its name.
     let own = |name: &str, again: bool| match name {
         "not-replayable" => Verdict::Ended(known_of_end(original)),

@@ -11,11 +11,11 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use retry_policies::{RetryDecision, RetryPolicy};
 use tokio::time::{Instant, sleep, timeout_at};
-use tower::{BoxError, Service, ServiceExt as _};
-use tower_idempotency_client::KeyedRetry;
+use tower::{Service, ServiceExt as _};
+use tower_idempotency_client::Error;
 
-use crate::next::{Next, Read, answered as answered_with, unanswered};
-use crate::storage::{Age, Leased, MAX_WAIT, Update};
+use crate::lease::{Age, Leased, MAX_WAIT, Update};
+use crate::next::{Next, Read, answered, unanswered};
 use crate::{Answer, Call, Entry, Observer, Outbox, State, TARGET};
 
 /// How long to wait before it is tried again to write it.
@@ -34,33 +34,44 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// A lease is three times as long as a try: a part until the try begins at the latest, one for the try, and one for
+    /// its result. `to_send` sees to the first one; the try may have half of the last one, too (`carry`).
     pub(crate) fn lease(&self) -> Duration {
-        // A third until the try begins at the latest, one for the try, and one for its result.
         3 * self.try_for
     }
 
-    /// What becomes of a call that is not sent, under a lease that was asked for so long ago. `None`: it is sent.
-    fn unsent(&self, entry: &Entry, tried_for: Age, late: Duration) -> Option<Update> {
+    /// The call, if it is to be sent under a lease that was asked for so long ago. Else what becomes of it: nothing more
+    /// is known of it than before.
+    fn to_send<'e>(&self, entry: &'e Entry, tried_for: Age, late: Duration) -> Result<&'e Call, Box<Update>> {
+        let unsent = |state, reason| Update {
+            may_have_taken_place: Some(entry.may_have_taken_place),
+            ..Update::to(state, reason)
+        };
+        let Some(call) = &entry.call else {
+            // The reason is in the entry.
+            return Err(Box::new(unsent(State::Damaged, entry.reason.clone().unwrap_or_default())));
+        };
         let (position, tried_for) = (entry.position, tried_for.plus(late));
         let before = entry.reason.as_deref().unwrap_or("no result was written");
         // The server may have forgotten its key by now.
         if entry.tries > 1 && tried_for.at_least >= self.give_up_after {
             let reason = format!("its time was over before it was sent again; the try before: {before}");
-            return Some(unsent(entry, State::GivenUp, reason));
+            return Err(Box::new(unsent(State::GivenUp, reason)));
         }
         // If it is, the server may have forgotten the key. A clock may be right again by the next time.
         if entry.tries > 1 && tried_for.at_most >= self.give_up_after {
             tracing::warn!(target: TARGET, position, ?tried_for, "the clocks of an outbox differ");
-            let update =
-                unsent(entry, State::Waiting, format!("{HELD}{}", before.strip_prefix(HELD).unwrap_or(before)));
-            return Some(Update { wait: LOOK_AGAIN, is_no_try: true, ..update });
+            let reason = format!("{HELD}{}", before.strip_prefix(HELD).unwrap_or(before));
+            let update = Update { wait: LOOK_AGAIN, is_no_try: true, ..unsent(State::Waiting, reason) };
+            return Err(Box::new(update));
         }
         // A try that began now could go on after the lease. This is none.
-        (late >= self.try_for).then(|| {
+        if late >= self.try_for {
             tracing::warn!(target: TARGET, position, ?late, "the outbox is too slow for `try_for`");
-            let update = unsent(entry, State::Waiting, "the outbox was too slow to give it to a relay");
-            Update { restarts: entry.tries == 1, is_no_try: true, ..update }
-        })
+            let update = unsent(State::Waiting, "the outbox was too slow to give it to a relay".to_owned());
+            return Err(Box::new(Update { restarts: entry.tries == 1, is_no_try: true, ..update }));
+        }
+        Ok(call)
     }
 
     /// What becomes of a call after this try.
@@ -86,59 +97,42 @@ impl Terms {
     }
 }
 
-/// What has come of a try.
-#[derive(Debug)]
-pub(crate) enum Carried {
-    Ended,
-    /// The call waits for its next try.
-    InVain {
-        reason: String,
-    },
-}
-
-/// Sends a call, of which the relay has asked for a lease at this time, and writes what has come of it.
-pub(crate) async fn carry<C, A>(
+/// Sends a call, of which the relay has asked for a lease at this time, and writes what has come of it. Returns the
+/// reason if the call waits for its next try; `None`: it has ended.
+pub(crate) async fn carry<S, B>(
     outbox: impl Outbox,
-    client: KeyedRetry<C>,
+    client: S,
     terms: Arc<Terms>,
     Leased { entry, tried_for }: Leased,
     asked: Instant,
-) -> Carried
+) -> Option<String>
 where
-    C: Service<Request<Full<Bytes>>, Response = Response<A>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    A: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Error>,
+    B: Body<Data = Bytes> + Unpin,
 {
     let until = asked + terms.lease();
-    let update = match &entry.call {
-        // The reason is in the entry.
-        None => unsent(&entry, State::Damaged, entry.reason.clone().unwrap_or_default()),
-        Some(call) => match terms.unsent(&entry, tried_for, asked.elapsed()) {
-            Some(update) => update,
-            None => {
-                // The rest of the lease is for the result.
-                let (until, enough) = (until - terms.try_for / 2, Instant::now() + terms.try_for);
-                let next = send(client, call, until, enough, entry.may_have_taken_place).await;
-                terms.settled(next, &entry, tried_for.plus(asked.elapsed()))
-            }
-        },
+    let update = match terms.to_send(&entry, tried_for, asked.elapsed()) {
+        Err(update) => *update,
+        Ok(call) => {
+            // The rest of the lease is for the result.
+            let (until, enough) = (until - terms.try_for / 2, Instant::now() + terms.try_for);
+            let next = send(client, call, until, enough, entry.may_have_taken_place).await;
+            terms.settled(next, &entry, tried_for.plus(asked.elapsed()))
+        }
     };
-    let update = if has_succeeded(&entry) { delivered(update) } else { update };
-    let carried = match update.state {
-        State::Waiting => Carried::InVain { reason: update.reason.clone() },
-        _ => Carried::Ended,
-    };
-    // One that is held, or came too late to be sent, has not been tried.
-    let observer = terms.observer.as_ref().filter(|_| !(update.is_no_try && update.state == State::Waiting));
+    // A try before has met a success, whose body broke off. This one was for the whole answer.
+    let has_succeeded = entry.answer.as_ref().is_some_and(|answer| answer.is_cut && answer.status.is_success());
+    let update = if has_succeeded { delivered(update) } else { update };
     let state = update.state;
+    let in_vain = (state == State::Waiting).then(|| update.reason.clone());
+    // One that is held, or came too late to be sent, has not been tried.
+    let observer = terms.observer.as_ref().filter(|_| !(update.is_no_try && state == State::Waiting));
     if write(&outbox, &entry, update, until).await
         && let Some(observer) = observer
     {
         observed(|| observer.tried(&entry.destination, state));
     }
-    carried
+    in_vain
 }
 
 /// Calls an observer. Without it, calls are sent all the same.
@@ -148,12 +142,7 @@ pub(crate) fn observed(event: impl FnOnce()) {
     }
 }
 
-/// Whether a try before has met a success, whose body broke off. This one was for the whole answer.
-fn has_succeeded(entry: &Entry) -> bool {
-    entry.answer.as_ref().is_some_and(|answer| answer.is_cut && answer.status.is_success())
-}
-
-/// The end of such a call, whatever this try has met.
+/// The end of a call of which a try before has met a success, whatever this one has met.
 fn delivered(update: Update) -> Update {
     let answer = update.answer.filter(|answer| answer.status.is_success());
     let reason = format!("the server has answered with a success, which broke off; after that: {}", update.reason);
@@ -163,35 +152,24 @@ fn delivered(update: Update) -> Update {
     }
 }
 
-/// What becomes of a call that is not sent: what is known of it stays.
-fn unsent(entry: &Entry, state: State, reason: impl Into<String>) -> Update {
-    Update { may_have_taken_place: Some(entry.may_have_taken_place), ..Update::to(state, reason) }
-}
-
 /// Sends the call, and reads what is kept of its answer until it is `enough`.
-async fn send<C, A>(client: KeyedRetry<C>, call: &Call, until: Instant, enough: Instant, earlier: bool) -> Next
+async fn send<S, B>(client: S, call: &Call, until: Instant, enough: Instant, earlier: bool) -> Next
 where
-    C: Service<Request<Full<Bytes>>, Response = Response<A>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    A: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Error>,
+    B: Body<Data = Bytes> + Unpin,
 {
-    let answered = match timeout_at(until, client.oneshot(call.request())).await {
-        Ok(answered) => answered,
+    let (head, mut rest) = match timeout_at(until, client.oneshot(call.request())).await {
+        Ok(Ok(answer)) => answer.into_parts(),
+        Ok(Err(error)) => return unanswered(&error, call, earlier),
         // The layer ends its attempts before. This is a service that is never ready.
         Err(_) => {
             let update = Update::to(State::GivenUp, "the client has not answered in time");
             return Next::Again(Duration::ZERO, Update { may_have_taken_place: Some(true), ..update });
         }
     };
-    let (head, mut rest) = match answered {
-        Ok(answer) => answer.into_parts(),
-        Err(error) => return unanswered(&error, call, earlier),
-    };
     // The status has come, and counts, even if the body breaks off, or has no end.
     let kind = head.headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase()).unwrap_or_default();
-    let is_stream = kind.starts_with(b"text/event-stream");
+    let late = if kind.starts_with(b"text/event-stream") { Read::Enough } else { Read::Broken };
     let mut body = BytesMut::new();
     let read = timeout_at(enough, async {
         while let Some(frame) = rest.frame().await {
@@ -205,31 +183,19 @@ where
         }
         Read::Whole
     });
-    let read = match read.await {
-        Ok(read) => read,
-        Err(_) if is_stream => Read::Enough,
-        Err(_) => Read::Broken,
-    };
-    answered_with(head, body.freeze(), read, earlier)
+    let read = read.await.unwrap_or(late);
+    answered(head, body.freeze(), read, earlier)
 }
 
 /// Writes the result, again and again while the lease lasts. Returns whether it is written.
 async fn write(outbox: &impl Outbox, entry: &Entry, update: Update, until: Instant) -> bool {
     loop {
         let error = match outbox.update(entry, update.clone()).await {
-            Ok(true) => {
-                log(entry, &update);
-                return true;
-            }
-            // The reply to an earlier one was lost.
-            Ok(false) if is_written(outbox, entry, &update).await => {
-                log(entry, &update);
-                return true;
-            }
-            // Another relay has it by now, or an operator.
-            Ok(false) => {
-                log_late(entry, &update);
-                return false;
+            // Where it is not written now, it may be, and the reply to an earlier one was lost.
+            Ok(is_now) => {
+                let is_written = is_now || is_written(outbox, entry, &update).await;
+                log(entry, &update, is_written);
+                return is_written;
             }
             Err(error) => error,
         };
@@ -249,9 +215,15 @@ async fn is_written(outbox: &impl Outbox, entry: &Entry, update: &Update) -> boo
     now.fence == entry.fence + 1 && now.state == update.state && now.reason.as_ref() == Some(&update.reason)
 }
 
-fn log(entry: &Entry, update: &Update) {
+fn log(entry: &Entry, update: &Update, is_written: bool) {
     let (position, state, reason) = (entry.position, update.state.as_str(), &*update.reason);
     match update.state {
+        // Another relay has it by now, or an operator.
+        _ if !is_written => {
+            tracing::warn!(
+                target: TARGET, position, state, reason, "a call's result came after its lease, and is not written"
+            );
+        }
         State::Refused | State::GivenUp | State::Damaged => {
             let may_have_taken_place = update.may_have_taken_place;
             tracing::warn!(target: TARGET, position, state, may_have_taken_place, reason, "a call has ended");
@@ -260,11 +232,6 @@ fn log(entry: &Entry, update: &Update) {
             tracing::debug!(target: TARGET, position, state, tries = entry.tries, reason, "a call was tried");
         }
     }
-}
-
-fn log_late(entry: &Entry, update: &Update) {
-    let (position, state, reason) = (entry.position, update.state.as_str(), &*update.reason);
-    tracing::warn!(target: TARGET, position, state, reason, "a call's result came after its lease, and is not written");
 }
 
 #[cfg(test)]

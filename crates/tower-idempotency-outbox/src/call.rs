@@ -5,10 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
@@ -23,16 +20,9 @@ const MAX_HOST: usize = 255;
 /// How many headers a client may add to those of a call.
 const ADDED_HEADERS: usize = 16;
 /// Headers that a client writes itself, for the body as it is sent, or that say how to go on with a connection.
-const OF_CONNECTIONS: [HeaderName; 9] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    EXPECT,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
+const OF_CONNECTIONS: [&str; 9] = [
+    "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
+    "upgrade",
 ];
 /// The header in which a request may bring its key.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -151,7 +141,7 @@ impl Call {
         let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
         let mut headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         headers.sort_by(|(name, _), (other, _)| name.cmp(other));
-        let stored = Stored {
+        let stored = StoredCall {
             key: self.key.as_str().to_owned(),
             method: self.method.to_string(),
             uri: self.uri.to_string(),
@@ -164,7 +154,7 @@ impl Call {
 
     /// Reads what was stored. An error says what is damaged.
     pub(crate) fn from_json(json: &str) -> Result<Self, String> {
-        let stored: Stored =
+        let stored: StoredCall =
             serde_json::from_str(json).map_err(|error| format!("it is no call: {}", unread(&error)))?;
         let damaged = |what: &str, why: &dyn fmt::Display| format!("its {what} is damaged: {why}");
         let mut headers = HeaderMap::new();
@@ -204,12 +194,9 @@ impl Call {
                 return Err(InvalidCall::Header { name: name.to_string() });
             }
         }
-        let is_ordered_by_text =
-            |key: &String| (1..=MAX_PARTITION_KEY).contains(&key.len()) && !key.contains(char::is_control);
-        match &self.partition_key {
-            Some(key) if !is_ordered_by_text(key) => Err(InvalidCall::PartitionKey),
-            _ => Ok(self),
-        }
+        let is_key = |key: &String| (1..=MAX_PARTITION_KEY).contains(&key.len()) && !key.contains(char::is_control);
+        let is_ordered_by_text = self.partition_key.as_ref().is_none_or(is_key);
+        if is_ordered_by_text { Ok(self) } else { Err(InvalidCall::PartitionKey) }
     }
 }
 
@@ -245,7 +232,7 @@ impl fmt::Debug for Call {
 /// A call in JSON. Programs in other languages may write it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+struct StoredCall {
     key: String,
     method: String,
     uri: String,

@@ -100,12 +100,15 @@ impl Entry {
     }
 
     /// Gives it its call, or the reason why that can't be read.
-    pub(crate) fn with_call(&mut self, call: Result<Call, String>) {
+    pub(crate) fn with_call(self, call: Result<Call, String>) -> Self {
         match call {
-            Ok(call) => self.call = Some(call),
+            Ok(call) => Self { call: Some(call), ..self },
             // The reason why it was set aside.
-            Err(_) if self.state == State::Damaged && self.reason.is_some() => {}
-            Err(why) => self.reason = Some(self.reason.take().map_or(why.clone(), |reason| format!("{why}; {reason}"))),
+            Err(_) if self.state == State::Damaged && self.reason.is_some() => self,
+            Err(why) => {
+                let reason = self.reason.map_or(why.clone(), |reason| format!("{why}; {reason}"));
+                Self { reason: Some(reason), ..self }
+            }
         }
     }
 }
@@ -155,7 +158,7 @@ impl Answer {
             left = rest.unwrap_or(0);
             rest.is_some()
         };
-        let stored = Stored {
+        let stored = StoredAnswer {
             status: self.status.as_u16(),
             headers: self.headers.iter().filter_map(text).take_while(fits).collect(),
             body: STANDARD.encode(&self.body),
@@ -166,7 +169,7 @@ impl Answer {
 
     /// Reads what was stored. What can't be read is no answer.
     pub(crate) fn from_json(json: &str) -> Option<Self> {
-        let stored: Stored = serde_json::from_str(json).ok()?;
+        let stored: StoredAnswer = serde_json::from_str(json).ok()?;
         let mut headers = HeaderMap::new();
         for (name, value) in stored.headers {
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::try_from(value)) {
@@ -189,8 +192,9 @@ impl fmt::Debug for Answer {
     }
 }
 
+/// An answer in JSON.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct StoredAnswer {
     status: u16,
     headers: Vec<(String, String)>,
     /// In base64.
@@ -228,8 +232,8 @@ pub(crate) mod tests {
             // It was said when it was set aside.
             (State::Damaged, Some("no call; the connection broke"), "no call; the connection broke"),
         ] {
-            let mut entry = Entry { state, reason: met.map(str::to_owned), ..entry(1, true) };
-            entry.with_call(Err("no call".to_owned()));
+            let entry = Entry { state, reason: met.map(str::to_owned), ..entry(1, true) };
+            let entry = entry.with_call(Err("no call".to_owned()));
             assert_eq!((entry.call, entry.reason.as_deref()), (None, Some(said)), "{state} {met:?}");
         }
     }

@@ -123,28 +123,29 @@
 #![cfg(any(feature = "postgres", feature = "sled"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// `call.rs` and `entry.rs` are values: what is stored. `outbox.rs` and `operator.rs` are what applications and
-// operators call, and `storage.rs` what they ask of a database: `postgres/` and `sled/`. `relay.rs` takes calls out,
-// `attempt.rs` sends one, and `next.rs` says what the result means. `observer.rs` learns of it, for instance
-// `metrics.rs`.
+// `call.rs` and `entry.rs` are values: what is stored. `outbox.rs` is what applications and operators call, `action.rs`
+// what the latter change, and `postgres/` and `sled/` are the databases. `relay.rs` takes calls out by the leases of
+// `lease.rs`, `attempt.rs` sends one, and `next.rs` says what the result means. `observer.rs` learns of it, for
+// instance `metrics.rs`.
 
+mod action;
 mod attempt;
 mod call;
 mod entry;
 mod error;
+mod lease;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod next;
 mod observer;
-mod operator;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod relay;
 #[cfg(feature = "sled")]
 mod sled;
-mod storage;
 
+pub use action::Action;
 pub use call::{Call, InvalidCall};
 /// The pool, and in it the client whose connections it has.
 #[cfg(feature = "postgres")]
@@ -154,8 +155,7 @@ pub use error::OutboxError;
 #[cfg(feature = "metrics")]
 pub use metrics::Metrics;
 pub use observer::Observer;
-pub use operator::{Action, Operator};
-pub use outbox::Outbox;
+pub use outbox::{Operator, Outbox};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresOutbox;
 pub use relay::Relay;

@@ -64,13 +64,10 @@ impl Metrics {
 
 /// Returns the label of a destination.
 fn label(labels: &mut HashMap<String, BTreeSet<&'static str>>, destination: &str) -> String {
-    if !labels.contains_key(destination) {
-        let is_named = labels.len() < MAX_DESTINATIONS;
-        let label = if is_named { destination } else { OTHER };
-        labels.entry(label.to_owned()).or_default();
-        return label.to_owned();
-    }
-    destination.to_owned()
+    let is_named = labels.contains_key(destination) || labels.len() < MAX_DESTINATIONS;
+    let label = if is_named { destination } else { OTHER };
+    labels.entry(label.to_owned()).or_default();
+    label.to_owned()
 }
 
 impl Observer for Metrics {
@@ -85,11 +82,9 @@ impl Observer for Metrics {
         let mut counted: HashMap<(String, &'static str), (u64, Duration)> = HashMap::new();
         for OpenCalls { state, destination, calls, oldest } in open {
             let label = label(&mut labels, destination);
+            labels.entry(label.clone()).or_default().insert(state.as_str());
             let sum = counted.entry((label, state.as_str())).or_default();
             *sum = (sum.0 + calls, sum.1.max(*oldest));
-        }
-        for (label, state) in counted.keys() {
-            labels.entry(label.clone()).or_default().insert(state);
         }
         for (label, states) in &*labels {
             for &state in states {

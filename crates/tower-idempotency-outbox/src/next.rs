@@ -1,5 +1,6 @@
 //! What a try's result means for the call: an end, or another try.
 
+use std::iter::successors;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tower_idempotency_client::{Delivery, Error, Known, Reason, retry_after};
 
-use crate::storage::Update;
+use crate::lease::Update;
 use crate::{Answer, Call, State};
 
 /// What comes after a try.
@@ -50,9 +51,8 @@ pub(crate) fn answered(head: Parts, body: Bytes, read: Read, earlier: bool) -> N
         _ if status.is_success() && read == Read::Broken => Next::Again(Duration::ZERO, update(State::Delivered, true)),
         _ if status.is_success() => Next::End(update(State::Delivered, true)),
         _ if is_of_credentials && !is_replay => Next::Again(asked, update(State::GivenUp, is_unknown)),
-        _ if status.is_client_error() && !is_unknown => Next::End(update(State::Refused, false)),
-        // They say that the operation has not begun here (RFC 9110 sections 15.4.8 and 15.4.9).
-        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT if !is_unknown => {
+        // 307 and 308 say that the operation has not begun here (RFC 9110 sections 15.4.8 and 15.4.9).
+        _ if (status.is_client_error() || matches!(status.as_u16(), 307 | 308)) && !is_unknown => {
             Next::End(update(State::Refused, false))
         }
         // No redirect is followed, and another try would get the same one. A recorded answer does not change, either.
@@ -74,10 +74,12 @@ pub(crate) fn unanswered(error: &Error, call: &Call, earlier: bool) -> Next {
         is_cut: is_cut || answer.body().len() > Answer::MAX_BODY,
         body: answer.body().slice(..answer.body().len().min(Answer::MAX_BODY)),
     });
+    let with_causes = successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let with_causes: Vec<_> = with_causes.map(ToString::to_string).collect();
     let update = |state| Update {
         may_have_taken_place: Some(known >= Known::Unknown),
         answer,
-        ..Update::to(state, without_paths(&describe(error), call))
+        ..Update::to(state, without_paths(&with_causes.join(": "), call))
     };
     let is_of_credentials =
         error.response().is_some_and(|answer| is_of_credentials(answer.status(), answer.headers(), answer.body()));
@@ -106,29 +108,16 @@ fn is_of_credentials(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bo
     }
 }
 
-/// The error with its causes.
-fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(this) = cause {
-        text.push_str(": ");
-        text.push_str(&this.to_string());
-        cause = this.source();
-    }
-    text
-}
-
 /// Returns a reason without the path and the query of the call, and of each URL: a client's error may have them, and
 /// they may name an account. Reasons are in the log, and operators see them.
 fn without_paths(reason: &str, call: &Call) -> String {
     let mut left = reason.to_owned();
     let target = call.uri().path_and_query();
-    for part in [target.map(PathAndQuery::as_str), target.map(PathAndQuery::path), target.and_then(PathAndQuery::query)]
-    {
-        // A path that is `/` alone is in any text.
-        if let Some(part) = part.filter(|part| part.len() > 1) {
-            left = left.replace(part, HIDDEN);
-        }
+    let parts =
+        [target.map(PathAndQuery::as_str), target.map(PathAndQuery::path), target.and_then(PathAndQuery::query)];
+    // A path that is `/` alone is in any text.
+    for part in parts.into_iter().flatten().filter(|part| part.len() > 1) {
+        left = left.replace(part, HIDDEN);
     }
     let mut urls = left.split("://");
     let mut left = urls.next().unwrap_or_default().to_owned();

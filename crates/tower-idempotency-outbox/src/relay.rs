@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::mem::take;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,19 +14,19 @@ use http_body::Body;
 use http_body_util::Full;
 use retry_policies::policies::ExponentialBackoff;
 use retry_policies::{Jitter, RetryPolicy};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer as _, Service};
 use tower_idempotency_client::KeyedRetryLayer;
 
-use crate::attempt::{Carried, Terms, carry, observed};
-use crate::storage::{Leased, Room};
+use crate::attempt::{Terms, carry, observed};
+use crate::lease::{Leased, Room};
 use crate::{Observer, Outbox, TARGET};
 
 /// How often calls that have ended are looked for, to be deleted, and those that have not are counted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const MIN_TRY: Duration = Duration::from_millis(100);
-/// A lease is three times as long, and still ends within the longest wait.
+/// A lease (`Terms::lease`) still ends within the longest wait.
 const MAX_TRY: Duration = Duration::from_secs(6 * 60 * 60);
 /// How long to wait after the outbox has failed.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -172,11 +173,10 @@ impl<O: Outbox, C> Relay<O, C> {
         let client = layer.deadline(terms.try_for).max_answer(0).layer(client);
         let mut shutdown = pin!(shutdown);
         let (terms, mut calls) = (Arc::new(terms), JoinSet::new());
-        let busy = Busy::default();
         let (mut swept, mut counted, mut looked) = (None::<Instant>, None::<Instant>, Instant::now());
         // Calls do not wait for a count, which reads each of them.
         let mut counts = JoinSet::new();
-        let mut tried = Tried::default();
+        let mut tries = Tries::default();
         loop {
             if let Some(Err(error)) = counts.try_join_next() {
                 tracing::error!(target: TARGET, %error, "the count of calls has panicked");
@@ -188,39 +188,34 @@ impl<O: Outbox, C> Relay<O, C> {
                 counted = Some(Instant::now());
                 counts.spawn(count(outbox.clone(), Arc::clone(observer)));
             }
-            let free = usize::from(concurrency).saturating_sub(calls.len());
-            let most = u16::try_from(free).unwrap_or(u16::MAX);
-            let room = Room { most, of_each: (concurrency / 2).max(1), taken: busy.taken() };
+            let most = concurrency.saturating_sub(u16::try_from(calls.len()).unwrap_or(u16::MAX));
+            let room = Room { most, of_each: (concurrency / 2).max(1), taken: tries.taken() };
             let asked = Instant::now();
             for leased in lease(&outbox, &terms, room).await {
-                let place = busy.place(&leased);
-                let carried = carry(outbox.clone(), client.clone(), Arc::clone(&terms), leased, asked);
-                calls.spawn(async move {
-                    let carried = carried.await;
-                    drop(place);
-                    carried
-                });
+                let destination = leased.entry.destination.clone();
+                let call = carry(outbox.clone(), client.clone(), Arc::clone(&terms), leased, asked);
+                tries.destinations.insert(calls.spawn(call).id(), destination);
             }
             if swept.is_none_or(|swept| swept.elapsed() > SWEEP_EVERY) {
                 swept = (!sweep(&outbox, keep_for).await).then(Instant::now);
             }
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(carried) = calls.join_next() => tried.count(carried),
+                Some(ended) = calls.join_next_with_id() => tries.end(ended),
                 () = sleep(poll_every) => {}
             }
-            while let Some(carried) = calls.try_join_next() {
-                tried.count(carried);
+            while let Some(ended) = calls.try_join_next_with_id() {
+                tries.end(ended);
             }
             if looked.elapsed() > SWEEP_EVERY {
                 looked = Instant::now();
-                if let Some((tries, reason)) = tried.all_in_vain() {
+                if let Some((tries, reason)) = tries.all_in_vain() {
                     tracing::warn!(target: TARGET, tries, reason, "no call that was tried has come to an end");
                 }
             }
         }
-        while let Some(carried) = calls.join_next().await {
-            tried.count(carried);
+        while let Some(ended) = calls.join_next_with_id().await {
+            tries.end(ended);
         }
     }
 }
@@ -257,57 +252,32 @@ async fn count(outbox: impl Outbox, observer: Arc<dyn Observer>) {
     }
 }
 
-/// How many calls are under way, by their destinations.
-#[derive(Debug, Clone, Default)]
-struct Busy(Arc<Mutex<HashMap<String, u16>>>);
-
-impl Busy {
-    fn taken(&self) -> HashMap<String, u16> {
-        self.lock().clone()
-    }
-
-    /// Counts a call until its place is dropped, however that comes about.
-    fn place(&self, leased: &Leased) -> Place {
-        let destination = leased.entry.destination.clone();
-        *self.lock().entry(destination.clone()).or_default() += 1;
-        Place { busy: self.clone(), destination }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, u16>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Place {
-    busy: Busy,
-    destination: String,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.busy.lock();
-        if let Some(count) = taken.get_mut(&self.destination) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.destination);
-            }
-        }
-    }
-}
-
-/// What has come of tries since the last look.
+/// The tries that are under way, and what has come of the others since the last look.
 #[derive(Debug, Default)]
-struct Tried {
+struct Tries {
+    /// Where those go that are under way.
+    destinations: HashMap<Id, String>,
     has_ended: bool,
     in_vain: u32,
     reason: String,
 }
 
-impl Tried {
-    fn count(&mut self, carried: Result<Carried, JoinError>) {
-        match carried {
-            Ok(Carried::Ended) => self.has_ended = true,
-            Ok(Carried::InVain { reason }) => (self.in_vain, self.reason) = (self.in_vain + 1, reason),
+impl Tries {
+    /// How many are under way, by their destinations.
+    fn taken(&self) -> HashMap<String, u16> {
+        let mut taken = HashMap::new();
+        for destination in self.destinations.values() {
+            *taken.entry(destination.clone()).or_default() += 1;
+        }
+        taken
+    }
+
+    fn end(&mut self, ended: Result<(Id, Option<String>), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        self.destinations.remove(&id);
+        match ended {
+            Ok((_, None)) => self.has_ended = true,
+            Ok((_, Some(reason))) => (self.in_vain, self.reason) = (self.in_vain + 1, reason),
             // A client that panics has lost its try. The call is sent again after its lease.
             Err(error) => tracing::error!(target: TARGET, %error, "a call's task has panicked"),
         }
@@ -315,7 +285,8 @@ impl Tried {
 
     /// How many tries there were, and what the last one has met, if none has ended a call.
     fn all_in_vain(&mut self) -> Option<(u32, String)> {
-        let Self { has_ended, in_vain, reason } = std::mem::take(self);
+        let (has_ended, in_vain) = (take(&mut self.has_ended), take(&mut self.in_vain));
+        let reason = take(&mut self.reason);
         (in_vain > 0 && !has_ended).then_some((in_vain, reason))
     }
 }

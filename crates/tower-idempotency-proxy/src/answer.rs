@@ -45,10 +45,7 @@ pub(crate) fn of_service(
     parts.headers.remove(MARK);
     // A service with a layer of its own says by itself what its refusals mean, and the layer here whether a retry is of
     // use, as that one says. It is about the same operation.
-    let effects: Vec<_> = match is_covered {
-        true => parts.headers.get_all(Effect::HEADER).iter().cloned().collect(),
-        false => Vec::new(),
-    };
+    let effects: Vec<_> = parts.headers.get_all(Effect::HEADER).iter().filter(|_| is_covered).cloned().collect();
     if !marks.is_empty() {
         parts.headers.remove(Effect::HEADER);
     }
@@ -61,15 +58,14 @@ pub(crate) fn of_service(
     match (marks.as_slice(), effects.as_slice()) {
         ([], []) if may_be_busy => drop(parts.extensions.insert(Unsure)),
         ([], []) if has_end || is_free => {}
-        ([], []) => {
-            if is_covered {
+        // A success that says so contradicts itself.
+        ([], [effect]) if is_none(effect) && !parts.status.is_success() => drop(parts.extensions.insert(Release)),
+        ([], effects) => {
+            if effects.is_empty() && is_covered {
                 warn_of_no_end();
             }
             parts.extensions.insert(Unsure);
         }
-        // A success that says so contradicts itself.
-        ([], [effect]) if is_none(effect) && !parts.status.is_success() => drop(parts.extensions.insert(Release)),
-        ([], _) => drop(parts.extensions.insert(Unsure)),
         ([mark], _) if mark == "release" => marked(&mut parts, "release", Release),
         ([mark], _) if mark == "keep" && has_end => marked(&mut parts, "keep", Keep),
         // The head says that it took place. The answer is not stored, whether it is whole or not.

@@ -169,10 +169,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Held<B> {
         };
         this.is_waited_for = false;
         // They are a body's last frame.
-        Poll::Ready(frame.filter(|frame| {
-            let are_trailers = frame.as_ref().is_ok_and(Frame::is_trailers);
-            this.has_trailers || !are_trailers
-        }))
+        Poll::Ready(frame.filter(|frame| this.has_trailers || !frame.as_ref().is_ok_and(Frame::is_trailers)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Heads, as a gateway passes them on (RFC 9110, section 7.6).
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
@@ -53,12 +53,11 @@ const CODING: NotForwarded = "its Transfer-Encoding is not chunked";
 pub(crate) fn forward(
     parts: &mut Parts,
     origin: &(http::uri::Scheme, Authority),
-    peer: Option<SocketAddr>,
+    client: Option<IpAddr>,
     is_http2: bool,
 ) -> Result<(), NotForwarded> {
-    let path = parts.uri.path_and_query().cloned();
-    let path = path.filter(|path| path.as_str().starts_with('/') && parts.method != Method::CONNECT);
-    let path: PathAndQuery = path.ok_or(NO_PATH)?;
+    let is_path = |path: &&PathAndQuery| path.as_str().starts_with('/') && parts.method != Method::CONNECT;
+    let path = parts.uri.path_and_query().filter(is_path).cloned().ok_or(NO_PATH)?;
     let headers = &mut parts.headers;
     // The layer has read all fields. A client must not take one from the service that has counted here.
     if connection_names(headers).any(|name| !HOP_BY_HOP.contains(&name.as_str())) {
@@ -72,18 +71,12 @@ pub(crate) fn forward(
     }
     let wants_trailers = headers.get(TE).is_some_and(|te| te.as_bytes() == b"trailers");
     without_hop_by_hop(headers);
-    for name in ANSWERED_HERE {
-        headers.remove(name);
-    }
+    remove(headers, |name| ANSWERED_HERE.contains(name) || name.as_str().contains(AMBIGUOUS));
     with_one_length(headers);
     if wants_trailers && is_http2 {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     join_cookies(headers);
-    let twins: Vec<_> = headers.keys().filter(|name| name.as_str().contains(AMBIGUOUS)).cloned().collect();
-    for name in twins {
-        headers.remove(name);
-    }
     // HTTP/2 has the host in the target.
     let host = parts.uri.authority().map(|authority| match authority.port() {
         Some(port) => format!("{}:{port}", authority.host()),
@@ -100,8 +93,8 @@ pub(crate) fn forward(
         headers.remove(HOST);
     }
     headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
-    if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.ip().to_canonical().to_string()).ok()) {
-        headers.append(FORWARDED_FOR, peer);
+    if let Some(client) = client.and_then(|client| HeaderValue::from_str(&client.to_canonical().to_string()).ok()) {
+        headers.append(FORWARDED_FOR, client);
     }
     let via = match parts.version {
         Version::HTTP_2 => "2 idem",
@@ -109,9 +102,9 @@ pub(crate) fn forward(
         _ => "1.1 idem",
     };
     headers.append(VIA, HeaderValue::from_static(via));
-    let mut uri = http::uri::Parts::default();
-    (uri.scheme, uri.authority, uri.path_and_query) = (Some(origin.0.clone()), Some(origin.1.clone()), Some(path));
-    parts.uri = Uri::from_parts(uri).map_err(|_| NO_PATH)?;
+    let (scheme, authority) = origin.clone();
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path);
+    parts.uri = uri.build().map_err(|_| NO_PATH)?;
     parts.version = Version::HTTP_11;
     Ok(())
 }
@@ -150,10 +143,14 @@ pub(crate) fn with_one_length(headers: &mut HeaderMap) {
 
 /// Removes what belongs to one connection.
 pub(crate) fn without_hop_by_hop(headers: &mut HeaderMap) {
-    for name in connection_names(headers).collect::<Vec<_>>() {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
+    let named: Vec<_> = connection_names(headers).collect();
+    remove(headers, |name| HOP_BY_HOP.contains(&name.as_str()) || named.contains(name));
+}
+
+/// Removes the fields with these names.
+pub(crate) fn remove(headers: &mut HeaderMap, is_left_out: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<_> = headers.keys().filter(|name| is_left_out(name)).cloned().collect();
+    for name in names {
         headers.remove(name);
     }
 }
@@ -168,7 +165,7 @@ mod tests {
     fn forwarded(request: http::request::Builder, is_http2: bool) -> Result<Parts, NotForwarded> {
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         let origin = (Scheme::HTTP, Authority::from_static("127.0.0.1:3000"));
-        forward(&mut parts, &origin, Some(([10, 0, 0, 7], 1).into()), is_http2)?;
+        forward(&mut parts, &origin, Some([10, 0, 0, 7].into()), is_http2)?;
         Ok(parts)
     }
 

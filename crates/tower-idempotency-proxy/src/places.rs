@@ -22,11 +22,11 @@ const UNKNOWN: usize = 1_024;
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     most: usize,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<Counts>>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Counts {
     all: usize,
     by_client: HashMap<Option<IpAddr>, usize>,
 }
@@ -90,7 +90,7 @@ impl Places {
         self.lock().all >= self.most
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::iter::successors;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
@@ -159,9 +159,7 @@ impl Upstream {
         Arc::make_mut(&mut self.target).envelope = envelope;
         self
     }
-}
 
-impl Upstream {
     /// Sets how long a request without a key waits for the head of its answer, its own body included; after that it is
     /// answered with 504. A request with a key has the layer's
     /// [`max_run`](tower_idempotency::IdempotencyLayer::max_run). It is also how long any body may pause while the
@@ -202,11 +200,10 @@ fn tls(is_used: bool) -> Result<ClientConfig, UpstreamError> {
 impl Target {
     /// Makes a request one for the service. A request that is not within an exchange has no key there: what comes in
     /// this header is the proxy's.
-    fn request(&self, request: Request<Body>) -> Result<Request<Body>, head::NotForwarded> {
+    fn request(&self, request: Request<Body>, client: Option<IpAddr>) -> Result<Request<Body>, head::NotForwarded> {
         let (mut parts, body) = request.into_parts();
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
         let key = parts.extensions.get::<IdempotencyContext>().map(|context| context.derived_key(STEP));
-        head::forward(&mut parts, &self.origin, peer, self.is_http2)?;
+        head::forward(&mut parts, &self.origin, client, self.is_http2)?;
         let own = parts.headers.remove(&self.key_header);
         if own.is_some() && key.is_none() && !parts.method.is_safe() {
             static WARNED: Once = Once::new();
@@ -228,6 +225,21 @@ impl Target {
         }
         parts.extensions = Extensions::new();
         Ok(Request::from_parts(parts, body))
+    }
+
+    /// Leaves out what the service says of CORS, if the proxy says it. Otherwise warns once: no replay has it.
+    fn cors(&self, headers: &mut HeaderMap, is_covered: bool) {
+        static WARNED: Once = Once::new();
+        if self.answers_cors {
+            head::remove(headers, |name| name.as_str().starts_with("access-control-"));
+        } else if is_covered && headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+            WARNED.call_once(|| {
+                tracing::warn!(
+                    "the service answers CORS by itself: replays and refusals lack its headers, so that scripts of other \
+                     origins can't read them; let the proxy answer CORS"
+                );
+            });
+        }
     }
 }
 
@@ -253,7 +265,7 @@ impl Service<Request<Body>> for Upstream {
         };
         // The two sides may see the end of a body, or of the answer to a HEAD, in different places.
         let may_follow = context.is_none() && request.body().is_end_stream() && request.method() != Method::HEAD;
-        let mut request = match self.target.request(request) {
+        let mut request = match self.target.request(request, client) {
             Ok(request) => request,
             Err(why) => return Box::pin(std::future::ready(Ok(answer::not_forwarded(envelope, why)))),
         };
@@ -319,25 +331,6 @@ impl Service<Request<Body>> for Upstream {
                 }
             })
         })
-    }
-}
-
-impl Target {
-    /// Leaves out what the service says of CORS, if the proxy says it. Otherwise warns once: no replay has it.
-    fn cors(&self, headers: &mut HeaderMap, is_covered: bool) {
-        static WARNED: Once = Once::new();
-        if self.answers_cors {
-            let names: Vec<_> =
-                headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
-            names.iter().for_each(|name| _ = headers.remove(name));
-        } else if is_covered && headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
-            WARNED.call_once(|| {
-                tracing::warn!(
-                    "the service answers CORS by itself: replays and refusals lack its headers, so that scripts of other \
-                     origins can't read them; let the proxy answer CORS"
-                );
-            });
-        }
     }
 }
 

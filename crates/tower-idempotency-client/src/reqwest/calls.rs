@@ -8,7 +8,7 @@ use reqwest::{Body, Request, ResponseBuilderExt as _, Url};
 use crate::attempts::{Attempts, Call, PROBE};
 use crate::options::Options;
 use crate::service::invalid_key;
-use crate::transport::Failure;
+use crate::transport::Miss;
 use crate::uses::{Use, Uses};
 use crate::{BoxError, Error, Key};
 
@@ -50,13 +50,13 @@ struct Calls<C> {
 impl<C: Client> Attempts for Calls<C> {
     type Body = Body;
 
-    async fn send(&mut self, is_probe: bool) -> Result<Response<Body>, Failure> {
+    async fn send(&mut self, is_probe: bool) -> Result<Response<Body>, Box<Miss>> {
         let copy = self.request.as_ref().and_then(Request::try_clone);
         let Some(mut request) = copy.or_else(|| self.request.take()) else {
-            return Err(Failure::unsendable("the body was sent already".into()));
+            return Err(Miss::unsendable("the body was sent already".into()));
         };
         request.headers_mut().extend(is_probe.then_some(PROBE));
-        let answer = self.client.send(request).await.map_err(|error| failure(error, &self.url))?;
+        let answer = self.client.send(request).await.map_err(|error| missed(error, &self.url))?;
         let url = answer.url().clone();
         // An answer that a service in process has made has no URL of its own.
         self.is_elsewhere = self.has_redirects && url != self.url;
@@ -90,10 +90,10 @@ impl<C: Client> Attempts for Calls<C> {
 }
 
 /// Judges an error of the client's. Middlewares have errors of their own, and of other requests.
-fn failure(error: BoxError, url: &Url) -> Failure {
+fn missed(error: BoxError, url: &Url) -> Box<Miss> {
     match error.downcast_ref::<reqwest::Error>() {
-        Some(of_reqwest) if of_reqwest.url().is_some_and(|failed| failed != url) => Failure::lost(error),
-        Some(of_reqwest) if of_reqwest.is_builder() => Failure::unsendable(error),
-        _ => Failure::of(error),
+        Some(of_reqwest) if of_reqwest.url().is_some_and(|failed| failed != url) => Miss::lost(error),
+        Some(of_reqwest) if of_reqwest.is_builder() => Miss::unsendable(error),
+        _ => Miss::of(error),
     }
 }

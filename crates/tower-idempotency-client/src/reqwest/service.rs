@@ -10,21 +10,19 @@ use super::calls::{Client, call};
 use crate::service::{not_ready, passed_through};
 use crate::{BoxError, Error, KeyedRetry};
 
-type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
-
 impl<S> Service<Request> for KeyedRetry<S>
 where
     S: Service<Request, Response = Response, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
 {
     type Response = Response;
     type Error = Error;
-    type Future = ResponseFuture;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(not_ready)
     }
 
-    fn call(&mut self, request: Request) -> ResponseFuture {
+    fn call(&mut self, request: Request) -> Self::Future {
         let mut inner = self.take_ready();
         let options = self.options.clone();
         Box::pin(async move {

@@ -3,7 +3,7 @@ use super::*;
 fn verdict(status: u16, lines: &[(&'static str, &'static str)], body: &str, is_earlier_unknown: bool) -> Verdict {
     let line = |(name, value): &(&'static str, &'static str)| (name.parse().unwrap(), value.parse().unwrap());
     let headers = lines.iter().map(line).collect();
-    let before = Before { is_unknown: is_earlier_unknown, is_own: false };
+    let before = Earlier { is_unknown: is_earlier_unknown, is_own: false };
     judge(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), before)
 }
 
@@ -126,7 +126,7 @@ fn an_effect_that_is_malformed_joined_with_another_or_of_a_later_release_is_unkn
         let headers = lines.iter().map(|(_, value)| HeaderValue::from_static(value));
         let mut map = HeaderMap::new();
         headers.for_each(|value| _ = map.append(EFFECT, value));
-        let judged = judge(StatusCode::FORBIDDEN, &map, b"", Before::default());
+        let judged = judge(StatusCode::FORBIDDEN, &map, b"", Earlier::default());
         assert_eq!(judged, Verdict::Answer(Known::Unknown), "{lines:?}");
     }
 }
@@ -153,7 +153,7 @@ fn a_refused_replay_whose_header_was_lost_is_no_refusal_of_the_operation() {
 fn a_refusal_that_names_idempotency_leaves_a_key_of_the_caller_s_own_unknown() {
     let of = |status, body: &str, is_own| {
         let lines = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))].into_iter().collect();
-        judge(StatusCode::from_u16(status).unwrap(), &lines, body.as_bytes(), Before { is_unknown: false, is_own })
+        judge(StatusCode::from_u16(status).unwrap(), &lines, body.as_bytes(), Earlier { is_unknown: false, is_own })
     };
     for body in [
         r#"{"type":"https://developer.example.com/idempotency","title":"Idempotency-Key is already used"}"#,
@@ -201,7 +201,6 @@ fn the_statuses_of_refusals_are_retried() {
 #[test]
 fn a_server_may_say_whether_to_retry() {
     for (status, name) in (300..600).flat_map(|status| SHOULD_RETRY.map(|name| (status, name))) {
-        let name: &'static str = name.as_str().to_owned().leak();
         let known = known_of_status(StatusCode::from_u16(status).unwrap());
         let says = |value, is_lost| verdict(status, &[(name, value), AFTER], "", is_lost);
         for is_lost in [false, true] {
@@ -228,7 +227,7 @@ fn a_conflict_is_retried_where_an_attempt_may_still_run() {
     for (is_unknown, is_own) in [(false, false), (false, true), (true, false), (true, true)] {
         let conflict = |lines: &[_]| {
             let lines = lines.iter().cloned().collect();
-            judge(StatusCode::CONFLICT, &lines, b"", Before { is_unknown, is_own })
+            judge(StatusCode::CONFLICT, &lines, b"", Earlier { is_unknown, is_own })
         };
         let alone = match (is_unknown, is_own) {
             (true, _) => Verdict::Again(Known::Unknown, None),

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use testkit::log::Log;
-use tower::Layer as _;
-use tower_idempotency_client::KeyedRetryLayer;
+use tower::{BoxError, Layer as _};
+use tower_idempotency_client::{Key, KeyedRetryLayer};
 
 use super::*;
 use crate::entry::tests::entry;
-use crate::storage::{Room, Storage, Which};
+use crate::lease::Room;
 use crate::{OpenCalls, OutboxError};
 
 const fn secs(secs: u64) -> Duration {
@@ -63,6 +63,7 @@ fn a_call_is_sent_if_its_time_is_not_over_by_any_clock_and_the_lease_is_long_eno
     // State, whether its tries count from zero again, and whether the try was none.
     let (given_up, held) = (Some((State::GivenUp, false, false)), Some((State::Waiting, false, true)));
     let as_new = Some((State::Waiting, true, true));
+    let call = Call::new(Request::post("http://api.example/").body("").unwrap()).unwrap();
     for (tries, at_least, at_most, late, expected) in [
         // The first try has its time before it.
         (1, 0, 0, 0, None),
@@ -82,9 +83,9 @@ fn a_call_is_sent_if_its_time_is_not_over_by_any_clock_and_the_lease_is_long_eno
         (2, 999, 999, 1, given_up),
     ] {
         for may_have_taken_place in [false, true] {
-            let (entry, age) =
-                (entry(tries, may_have_taken_place), Age { at_least: secs(at_least), at_most: secs(at_most) });
-            let update = terms(Duration::ZERO, secs(1_000)).unsent(&entry, age, secs(late));
+            let entry = Entry { call: Some(call.clone()), ..entry(tries, may_have_taken_place) };
+            let age = Age { at_least: secs(at_least), at_most: secs(at_most) };
+            let update = terms(Duration::ZERO, secs(1_000)).to_send(&entry, age, secs(late)).err();
             let name = format!("{tries} tries in {at_least} to {at_most} s, {late} s late");
             // Nothing was sent: what is known stays.
             let known = update.as_ref().map(|update| update.may_have_taken_place);
@@ -102,20 +103,24 @@ struct Lossy {
     has_lost: Arc<Mutex<bool>>,
 }
 
-impl Storage for Lossy {
-    async fn insert(&self, _: &Call) -> Result<(), OutboxError> {
+impl Outbox for Lossy {
+    async fn put(&self, _: &Call) -> Result<(), OutboxError> {
         Ok(())
     }
 
-    async fn find(&self, _: Which<'_>) -> Result<Option<Entry>, OutboxError> {
+    async fn get(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
+        Ok(None)
+    }
+
+    async fn at(&self, _: u64) -> Result<Option<Entry>, OutboxError> {
         Ok(Some(self.entry.lock().unwrap().clone()))
     }
 
-    async fn page(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
+    async fn list(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
         Ok(Vec::new())
     }
 
-    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+    async fn open_calls(&self) -> Result<Vec<OpenCalls>, OutboxError> {
         Ok(Vec::new())
     }
 
@@ -177,20 +182,24 @@ struct Failing {
     asked: Arc<AtomicU32>,
 }
 
-impl Storage for Failing {
-    async fn insert(&self, _: &Call) -> Result<(), OutboxError> {
+impl Outbox for Failing {
+    async fn put(&self, _: &Call) -> Result<(), OutboxError> {
         Ok(())
     }
 
-    async fn find(&self, _: Which<'_>) -> Result<Option<Entry>, OutboxError> {
+    async fn get(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
         Ok(None)
     }
 
-    async fn page(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
+    async fn at(&self, _: u64) -> Result<Option<Entry>, OutboxError> {
+        Ok(None)
+    }
+
+    async fn list(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
         Ok(Vec::new())
     }
 
-    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+    async fn open_calls(&self) -> Result<Vec<OpenCalls>, OutboxError> {
         Ok(Vec::new())
     }
 
@@ -267,7 +276,7 @@ async fn a_try_ends_in_time_for_its_result_and_so_does_the_body_of_an_answer() {
     // The half of a try is left of the lease, which is three times as long.
     let began = Instant::now();
     let carried = carry(outbox.clone(), layer().layer(NeverReady), Arc::clone(&terms), leased(), began).await;
-    assert!(matches!(&carried, Carried::InVain { reason } if reason.contains("in time")), "{carried:?}");
+    assert!(carried.as_ref().is_some_and(|reason| reason.contains("in time")), "{carried:?}");
     assert_eq!(began.elapsed(), secs(75));
     // A body has the time of a try, whatever it is. A stream has not broken off then.
     for (kind, has_ended) in [("text/event-stream", true), ("Text/Event-Stream", true), ("text/plain", false)] {
@@ -278,7 +287,7 @@ async fn a_try_ends_in_time_for_its_result_and_so_does_the_body_of_an_answer() {
         });
         let began = Instant::now();
         let carried = carry(outbox.clone(), layer().layer(endless), Arc::clone(&terms), leased(), began).await;
-        assert_eq!(matches!(carried, Carried::Ended), has_ended, "{carried:?}");
+        assert_eq!(carried.is_none(), has_ended, "{carried:?}");
         assert_eq!(began.elapsed(), secs(30));
     }
     assert_eq!(outbox.asked.load(Ordering::SeqCst), 4);

@@ -24,32 +24,18 @@ pub(super) struct Now {
     pub(super) elapsed: f64,
 }
 
+/// When the process began, and the moment that it was then.
 #[derive(Debug, Default)]
-pub(super) struct Clock(OnceLock<Begun>);
-
-#[derive(Debug, Clone, Copy)]
-struct Begun {
-    at: Instant,
-    kept: SystemTime,
-    floor: SystemTime,
-    is_agreed: bool,
-    process: i64,
-}
+pub(super) struct Clock(OnceLock<(Instant, Now)>);
 
 impl Clock {
     /// The moment, once the clock has begun.
     pub(super) fn now(&self) -> Option<Now> {
-        let Begun { at, kept, floor, is_agreed, process } = *self.0.get()?;
-        let elapsed = at.elapsed();
+        let (began, at) = *self.0.get()?;
+        let elapsed = began.elapsed();
         let since = |then: SystemTime| then.checked_add(elapsed).unwrap_or(then);
-        Some(Now {
-            wall: SystemTime::now(),
-            kept: since(kept),
-            floor: since(floor),
-            is_agreed,
-            process,
-            elapsed: elapsed.as_secs_f64(),
-        })
+        let (wall, kept, floor) = (SystemTime::now(), since(at.kept), since(at.floor));
+        Some(Now { wall, kept, floor, elapsed: elapsed.as_secs_f64(), ..at })
     }
 
     /// Begins, with the database's time and what the table has.
@@ -58,7 +44,7 @@ impl Clock {
         let (kept, is_agreed) = own(database, wall, floor);
         let floor = floor.unwrap_or_else(|| database.min(wall));
         let process = RandomState::new().hash_one(wall) as i64;
-        self.0.get_or_init(|| Begun { at: Instant::now(), kept, floor, is_agreed, process });
+        self.0.get_or_init(|| (Instant::now(), Now { wall, kept, floor, is_agreed, process, elapsed: 0.0 }));
     }
 }
 
@@ -85,7 +71,8 @@ mod tests {
     fn the_time_of_a_process_and_the_time_that_is_over_by_no_relay_go_on_since_it_began() {
         let [kept, floor] = [1_000, 900].map(|secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs));
         let at = Instant::now() - Duration::from_secs(10);
-        let now = Clock(Begun { at, kept, floor, is_agreed: true, process: 7 }.into()).now().unwrap();
+        let began = Now { wall: kept, kept, floor, is_agreed: true, process: 7, elapsed: 0.0 };
+        let now = Clock((at, began).into()).now().unwrap();
         let elapsed = Duration::from_secs_f64(now.elapsed);
         assert!(elapsed >= Duration::from_secs(10), "{now:?}");
         assert_eq!((now.kept, now.floor), (kept + elapsed, floor + elapsed));

@@ -2,19 +2,23 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use deadpool_postgres::Pool;
 use deadpool_postgres::tokio_postgres::error::{DbError, SqlState};
 use deadpool_postgres::tokio_postgres::types::{ToSql, Type};
 use deadpool_postgres::tokio_postgres::{Error, Row, Transaction};
-use deadpool_postgres::{Object, Pool};
 use tokio::time::{Instant, timeout};
+use tower_idempotency_client::Key;
 
 use super::clock::{Clock, Now};
+use super::connection::{Connection, STATEMENT_TIMEOUT, begin};
+use super::rows::{counted, entry, leased, listed, read};
 use super::statements::Statements;
-use crate::storage::{Age, Leased, Room, Storage, Update, Which};
-use crate::{Answer, Call, Entry, OpenCalls, OutboxError, State};
+use crate::lease::{Leased, Room, Update};
+use crate::{Answer, Call, Entry, OpenCalls, Outbox, OutboxError, State};
 
-/// How long a statement may take, the wait for a connection included. The server gives it up before that.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
+/// A statement's parameter.
+type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
 /// How long a result waits for its row, which an operator may have locked. Then others get the connection.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// A time that the database can subtract from any other.
@@ -45,7 +49,7 @@ const DELETED_AT_ONCE: usize = 1_000;
 /// If the difference is [`give_up_after`](crate::Relay::give_up_after) or more, the call is held, because the server
 /// may have forgotten its key: look the operation up, and give the call up, to settle it or to try it again.
 ///
-/// Relays and [`Outbox`](crate::Outbox)'s methods take their connections from a pool;
+/// Relays and [`Outbox`]'s methods take their connections from a pool;
 /// the application's transactions are those of any client.
 ///
 /// The table is `call` in the schema of the outbox; its columns are there for people to read. Give each API, or each
@@ -98,10 +102,7 @@ impl PostgresOutbox {
         let began = Instant::now();
         let made = async {
             let connection = Connection::of(&self.pool).await?;
-            let is_made = async || {
-                let row = connection.client().query_typed_one(is_there, &[]).await?;
-                row.try_get::<_, bool>(0)
-            };
+            let is_made = async || connection.client().query_typed_one(is_there, &[]).await?.try_get::<_, bool>(0);
             let made = async {
                 if !is_made().await? {
                     // A transaction that was begun and fails ends with its connection.
@@ -160,15 +161,19 @@ impl PostgresOutbox {
                 return Ok(now);
             }
             let rows = self.query(&self.statements.time, &[]).await?;
-            if let Some(row) = rows.first() {
-                let column = |error| OutboxError::database(error);
-                self.clock.begin(row.try_get(0).map_err(column)?, row.try_get(1).map_err(column)?);
+            for (database, floor) in read(&rows, |row| Ok((row.try_get(0)?, row.try_get(1)?)))? {
+                self.clock.begin(database, floor);
             }
         }
     }
 
+    async fn find(&self, key: Option<&str>, position: Option<i64>) -> Result<Option<Entry>, OutboxError> {
+        let rows = self.query(&self.statements.find, &[(&key, Type::TEXT), (&position, Type::INT8)]).await?;
+        Ok(read(&rows, entry)?.pop())
+    }
+
     /// Sends one statement.
-    async fn query(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, OutboxError> {
+    async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, OutboxError> {
         self.query_within(None, sql, parameters).await
     }
 
@@ -181,7 +186,7 @@ impl PostgresOutbox {
         &self,
         locked: Option<Duration>,
         sql: &str,
-        parameters: &[(&(dyn ToSql + Sync), Type)],
+        parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, OutboxError> {
         let began = Instant::now();
         let rows = async {
@@ -199,57 +204,34 @@ impl PostgresOutbox {
     }
 }
 
-/// Begins a transaction that the server ends before [`STATEMENT_TIMEOUT`] is over: a connection that is dropped stays
-/// there as long as its statement, and is none of the pool's any more.
-fn begin(began: Instant, locked: Option<Duration>) -> String {
-    let within = (STATEMENT_TIMEOUT.saturating_sub(began.elapsed()) * 3 / 4).as_millis().max(1);
-    let locked = locked.map(|locked| format!("; SET LOCAL lock_timeout = {}", locked.as_millis()));
-    format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {within}; \
-        SET LOCAL idle_in_transaction_session_timeout = {within}; SET LOCAL search_path = pg_catalog, pg_temp{}",
-        locked.unwrap_or_default()
-    )
-}
-
 impl fmt::Debug for PostgresOutbox {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("PostgresOutbox").field("put_sql", &self.statements.put).finish_non_exhaustive()
     }
 }
 
-impl Storage for PostgresOutbox {
-    async fn insert(&self, call: &Call) -> Result<(), OutboxError> {
+impl Outbox for PostgresOutbox {
+    async fn put(&self, call: &Call) -> Result<(), OutboxError> {
         self.query(self.put_sql(), &[(&self.put_parameter(call), Type::TEXT)]).await.map(drop)
     }
 
-    async fn find(&self, which: Which<'_>) -> Result<Option<Entry>, OutboxError> {
-        let (key, position) = match which {
-            Which::Key(key) => (Some(key.as_str()), None),
-            Which::Position(position) => (None, Some(i64::try_from(position).unwrap_or(i64::MAX))),
-        };
-        let rows = self.query(&self.statements.find, &[(&key, Type::TEXT), (&position, Type::INT8)]).await?;
-        rows.first().map(entry).transpose()
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, OutboxError> {
+        self.find(Some(key.as_str()), None).await
     }
 
-    async fn page(&self, state: State, after: Option<u64>, limit: u16) -> Result<Vec<Entry>, OutboxError> {
+    async fn at(&self, position: u64) -> Result<Option<Entry>, OutboxError> {
+        self.find(None, Some(i64::try_from(position).unwrap_or(i64::MAX))).await
+    }
+
+    async fn list(&self, state: State, after: Option<u64>, limit: u16) -> Result<Vec<Entry>, OutboxError> {
         let after = after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
-        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&state.as_str(), Type::TEXT), (&after, Type::INT8), (&i64::from(limit), Type::INT8)];
-        self.query(&self.statements.page, &parameters).await?.iter().map(listed).collect()
+        let (state, limit) = (state.as_str(), i64::from(limit));
+        let parameters: [Parameter<'_>; 3] = [(&state, Type::TEXT), (&after, Type::INT8), (&limit, Type::INT8)];
+        read(&self.query(&self.statements.list, &parameters).await?, listed)
     }
 
-    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
-        let counted = |row: &Row| {
-            let calls = OpenCalls {
-                state: read_state(row.try_get(0)?),
-                destination: row.try_get(1)?,
-                calls: number(row.try_get(2)?),
-                oldest: Duration::try_from_secs_f64(row.try_get(3)?).unwrap_or_default(),
-            };
-            Ok(calls)
-        };
-        let rows = self.query(&self.statements.count, &[]).await?;
-        rows.iter().map(counted).collect::<Result<_, Error>>().map_err(OutboxError::database)
+    async fn open_calls(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+        read(&self.query(&self.statements.open_calls, &[]).await?, counted)
     }
 
     async fn lease(&self, time: Duration, room: Room) -> Result<Vec<Leased>, OutboxError> {
@@ -259,7 +241,7 @@ impl Storage for PostgresOutbox {
         let mut after = turn().clone();
         loop {
             let Now { wall, kept, floor, is_agreed, process, elapsed } = self.now().await?;
-            let parameters: [(&(dyn ToSql + Sync), Type); 12] = [
+            let parameters: [Parameter<'_>; 12] = [
                 (&wall, Type::TIMESTAMPTZ),
                 (&kept, Type::TIMESTAMPTZ),
                 (&floor, Type::TIMESTAMPTZ),
@@ -281,7 +263,7 @@ impl Storage for PostgresOutbox {
                 *turn() = next.unwrap_or_default();
             }
             if !rows.is_empty() || after.is_empty() {
-                return rows.iter().map(leased).collect();
+                return read(&rows, leased);
             }
             after.clear();
         }
@@ -293,7 +275,7 @@ impl Storage for PostgresOutbox {
         let key = entry.call.as_ref().map(|call| call.key().as_str());
         let answer = update.answer.as_ref().map(Answer::to_json);
         let Now { wall, kept, is_agreed, .. } = self.now().await?;
-        let parameters: [(&(dyn ToSql + Sync), Type); 13] = [
+        let parameters: [Parameter<'_>; 13] = [
             (&wall, Type::TIMESTAMPTZ),
             (&kept, Type::TIMESTAMPTZ),
             (&position, Type::INT8),
@@ -313,10 +295,10 @@ impl Storage for PostgresOutbox {
 
     async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {
         let Now { wall, kept, floor, .. } = self.now().await?;
-        let moment: [(&(dyn ToSql + Sync), Type); 3] =
+        let moment: [Parameter<'_>; 3] =
             [(&wall, Type::TIMESTAMPTZ), (&kept, Type::TIMESTAMPTZ), (&floor, Type::TIMESTAMPTZ)];
         let (ended, most) = (ended.min(AGES).as_secs_f64(), DELETED_AT_ONCE as i64);
-        let bounds: [(&(dyn ToSql + Sync), Type); 2] = [(&ended, Type::FLOAT8), (&most, Type::INT8)];
+        let bounds: [Parameter<'_>; 2] = [(&ended, Type::FLOAT8), (&most, Type::INT8)];
         self.query(&self.statements.keep_time, &moment).await?;
         let deleted = self.query(&self.statements.delete, &[&moment[..], &bounds].concat()).await?;
         let is_full = deleted.len() == DELETED_AT_ONCE;
@@ -336,92 +318,3 @@ fn put_error(error: Error) -> OutboxError {
         _ => OutboxError::database(error),
     }
 }
-
-/// Reads an entry. What can't be read of its call is damaged, and what is none of its columns is an error.
-fn entry(row: &Row) -> Result<Entry, OutboxError> {
-    let mut entry = listed(row)?;
-    let request: String = row.try_get("request").map_err(OutboxError::database)?;
-    let answer: Option<String> = row.try_get("answer").map_err(OutboxError::database)?;
-    entry.answer = answer.as_deref().and_then(Answer::from_json);
-    entry.with_call(Call::from_json(&request));
-    Ok(entry)
-}
-
-/// Reads an entry without its call and its answer.
-fn listed(row: &Row) -> Result<Entry, OutboxError> {
-    let columns = || {
-        Ok(Entry {
-            position: number(row.try_get("position")?),
-            state: read_state(row.try_get("state")?),
-            destination: row.try_get("destination")?,
-            call: None,
-            tries: row.try_get::<_, i32>("tries")?.unsigned_abs(),
-            first_try: row.try_get("first_try")?,
-            due: row.try_get("due")?,
-            may_have_taken_place: row.try_get("may_have_taken_place")?,
-            reason: row.try_get("reason")?,
-            answer: None,
-            fence: number(row.try_get("fence")?),
-            stored: row.try_get("stored")?,
-        })
-    };
-    columns().map_err(|error: Error| OutboxError::database(error))
-}
-
-/// Reads a state. The table has no other ones.
-fn read_state(name: &str) -> State {
-    State::from_name(name).unwrap_or(State::Damaged)
-}
-
-fn leased(row: &Row) -> Result<Leased, OutboxError> {
-    let entry = entry(row)?;
-    let before = row.try_get("before").map_err(OutboxError::database)?;
-    let age = |name| row.try_get::<_, f64>(name).map_err(OutboxError::database);
-    let own: Option<f64> = row.try_get("by_process").map_err(OutboxError::database)?;
-    let tried_for = tried_for(age("by_database")?, age("by_wall")?, age("by_seen")?, own);
-    Ok(Leased { entry: Entry { may_have_taken_place: before, ..entry }, tried_for })
-}
-
-/// How long ago the first try was, of what it is by the database, by the wall clock, by the time that relays have seen
-/// go by, and by the monotonic clock of the process, if that has made the first try.
-fn tried_for(database: f64, wall: f64, seen: f64, own: Option<f64>) -> Age {
-    let (early, late) = (database.min(wall), database.max(wall));
-    // Of two, it is not known which is right. With three, it is not the one that differs from both others.
-    let at_most = own.map_or(late, |own| late.min(early.max(own)));
-    // A first try that is yet to come has just begun: a clock was wrong then, or is so now.
-    let age = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    Age { at_least: age(early.min(seen).min(own.unwrap_or(seen))), at_most: age(at_most) }
-}
-
-fn number(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
-}
-
-/// A connection of the pool. It is closed when this is dropped, unless it is given back.
-struct Connection(Option<Object>);
-
-impl Connection {
-    async fn of(pool: &Pool) -> Result<Self, OutboxError> {
-        Ok(Self(Some(pool.get().await.map_err(OutboxError::database)?)))
-    }
-
-    fn client(&self) -> &Object {
-        let Some(client) = &self.0 else { unreachable!("it is given away at the end") };
-        client
-    }
-
-    fn give_back(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(Object::take(connection));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

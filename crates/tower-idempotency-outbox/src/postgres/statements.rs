@@ -29,8 +29,8 @@ const CONTENT: &str = "call.request::text AS request, call.answer::text AS answe
 pub(super) struct Statements {
     pub(super) put: String,
     pub(super) find: String,
-    pub(super) page: String,
-    pub(super) count: String,
+    pub(super) list: String,
+    pub(super) open_calls: String,
     pub(super) lease: String,
     pub(super) update: String,
     pub(super) delete: String,
@@ -60,7 +60,7 @@ impl Statements {
         );
         // Under SQL_ASCII, one text that is not UTF-8 would end each statement that reads it, and others next to it.
         // Under LATIN1 and the like, a result with other characters could not be written.
-        let check = "DO $do$ BEGIN IF current_setting('server_encoding') <> 'UTF8' THEN
+        let check_encoding = "DO $do$ BEGIN IF current_setting('server_encoding') <> 'UTF8' THEN
             RAISE EXCEPTION 'the encoding of the database is %, and an outbox needs UTF8',
                 current_setting('server_encoding') USING HINT = 'Create the database with the encoding UTF8.';
             END IF; END $do$";
@@ -149,60 +149,53 @@ impl Statements {
             by_wall = age(&wall, "greatest(call.first_wall, call.first_seen)"),
             by_seen = age("$3", "call.first_seen"),
         );
+        let first_ones = ["first_try", "first_wall", "first_seen", "first_process", "first_elapsed"]
+            .map(|column| format!("{column} = CASE WHEN $7 THEN NULL ELSE {column} END"));
+        let first_ones = first_ones.join(", ");
         // It ends by a time that no clock is past, if it is not known which one is right.
         let late = format!("(CASE WHEN $12 THEN {MIDDLE} ELSE greatest(statement_timestamp(), $1) END)");
-        let update = format!(
-            "UPDATE {call} SET state = $5, fence = fence + 1, due = {MIDDLE} + make_interval(secs => $6),
-                tries = CASE WHEN $7 THEN 0 WHEN $8 THEN tries - 1 ELSE tries END,
-                first_try = CASE WHEN $7 THEN NULL ELSE first_try END,
-                first_wall = CASE WHEN $7 THEN NULL ELSE first_wall END,
-                first_seen = CASE WHEN $7 THEN NULL ELSE first_seen END,
-                first_process = CASE WHEN $7 THEN NULL ELSE first_process END,
-                first_elapsed = CASE WHEN $7 THEN NULL ELSE first_elapsed END,
-                may_have_taken_place = coalesce($9, may_have_taken_place), reason = $10,
-                answer = coalesce($11::text::jsonb, answer),
-                ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {late} END
-            WHERE position = $3 AND fence = $4 AND key = coalesce($13, key) RETURNING position"
-        );
-        // A lease that begins later than now is of a time before the database's clock was set back. Its relay may
-        // have it still, and has all of its time again. A wait has got its time by clocks of which two were wrong.
-        let soon = format!(
-            "WITH leases AS (UPDATE {call} SET due = clock_timestamp() + coalesce(due - leased, interval '0'),
-                    leased = clock_timestamp()
-                WHERE state = 'sending' AND coalesce(leased, due - interval '2 days') > clock_timestamp())
-            UPDATE {call} SET due = {MIDDLE} WHERE state = 'waiting'
-                AND (due > {MIDDLE} + interval '2 days' OR tries = 0 AND due > {MIDDLE})"
-        );
-        let delete = format!(
-            "DELETE FROM {call} WHERE position IN (SELECT position FROM {call}
-                WHERE ended < {EARLIEST} - make_interval(secs => $4) LIMIT $5 FOR UPDATE SKIP LOCKED)
-            RETURNING position"
-        );
-        let time = format!("SELECT statement_timestamp(), (SELECT time FROM {schema}.clock)");
-        let keep_time = format!(
-            "INSERT INTO {schema}.clock AS clock (time) VALUES ({EARLIEST})
-            ON CONFLICT (single) DO UPDATE SET time = greatest(clock.time, excluded.time)"
-        );
-        let make = format!("{check}; {make_schema}; {}", SCHEMA.replace("outbox.", &format!("{schema}.")));
-        let page = "state = $1 AND position > $2 ORDER BY position LIMIT $3";
-        let count = format!(
-            "SELECT state, destination, count(*), extract(epoch FROM statement_timestamp() - min(stored))::float8
-                FROM {call} WHERE {open} GROUP BY state, destination"
-        );
         Ok(Self {
             put: format!("SELECT {schema}.put($1)"),
             find: format!("SELECT {LISTED}, {CONTENT} FROM {call} AS call WHERE key = $1 OR position = $2"),
-            page: format!("SELECT {LISTED} FROM {call} AS call WHERE {page}"),
-            count,
+            list: format!(
+                "SELECT {LISTED} FROM {call} AS call WHERE state = $1 AND position > $2 ORDER BY position LIMIT $3"
+            ),
+            open_calls: format!(
+                "SELECT state, destination, count(*), extract(epoch FROM statement_timestamp() - min(stored))::float8
+                    FROM {call} WHERE {open} GROUP BY state, destination ORDER BY state, destination"
+            ),
             lease,
-            update,
-            delete,
-            soon,
-            time,
-            keep_time,
+            update: format!(
+                "UPDATE {call} SET state = $5, fence = fence + 1, due = {MIDDLE} + make_interval(secs => $6),
+                    tries = CASE WHEN $7 THEN 0 WHEN $8 THEN tries - 1 ELSE tries END,
+                    {first_ones},
+                    may_have_taken_place = coalesce($9, may_have_taken_place), reason = $10,
+                    answer = coalesce($11::text::jsonb, answer),
+                    ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {late} END
+                WHERE position = $3 AND fence = $4 AND key = coalesce($13, key) RETURNING position"
+            ),
+            delete: format!(
+                "DELETE FROM {call} WHERE position IN (SELECT position FROM {call}
+                    WHERE ended < {EARLIEST} - make_interval(secs => $4) LIMIT $5 FOR UPDATE SKIP LOCKED)
+                RETURNING position"
+            ),
+            // A lease that begins later than now is of a time before the database's clock was set back. Its relay may
+            // have it still, and has all of its time again. A wait has got its time by clocks of which two were wrong.
+            soon: format!(
+                "WITH leases AS (UPDATE {call} SET due = clock_timestamp() + coalesce(due - leased, interval '0'),
+                        leased = clock_timestamp()
+                    WHERE state = 'sending' AND coalesce(leased, due - interval '2 days') > clock_timestamp())
+                UPDATE {call} SET due = {MIDDLE} WHERE state = 'waiting'
+                    AND (due > {MIDDLE} + interval '2 days' OR tries = 0 AND due > {MIDDLE})"
+            ),
+            time: format!("SELECT statement_timestamp(), (SELECT time FROM {schema}.clock)"),
+            keep_time: format!(
+                "INSERT INTO {schema}.clock AS clock (time) VALUES ({EARLIEST})
+                ON CONFLICT (single) DO UPDATE SET time = greatest(clock.time, excluded.time)"
+            ),
             is_there,
             lock: format!("SELECT pg_advisory_xact_lock({LOCK})"),
-            make,
+            make: format!("{check_encoding}; {make_schema}; {}", SCHEMA.replace("outbox.", &format!("{schema}."))),
         })
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::Now;
 use crate::call::unread;
-use crate::storage::{Age, MAX_WAIT, Update};
+use crate::lease::{Age, MAX_WAIT, Update};
 use crate::{Entry, State};
 
 /// An entry, as it is stored. Times are in milliseconds: by the wall clock, since 1970, and by the outbox's own.

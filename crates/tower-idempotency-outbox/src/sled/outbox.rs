@@ -1,16 +1,17 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
 use tower_idempotency::SledStore;
 use tower_idempotency::sled::{self, Tree};
 use tower_idempotency::store::{Abort, CommitError, TransactionError, TransactionTree};
+use tower_idempotency_client::Key;
 
 use super::clock::{Clock, Now};
 use super::head::{Head, is_open};
 use super::tree;
-use crate::storage::{Leased, Room, Storage, Update, Which};
-use crate::{Call, Entry, OpenCalls, OutboxError, State};
+use crate::lease::{Leased, Room, Update};
+use crate::{Answer, Call, Entry, OpenCalls, Outbox, OutboxError, State};
 
 /// How many heads of up to 4 KiB are written in one transaction, which has at most 128 KiB.
 const LEASED_AT_ONCE: u16 = 24;
@@ -82,8 +83,9 @@ impl SledOutbox {
         }
         let tree = db.open_tree(name).map_err(OutboxError::database)?;
         let mut this = Self { store: store.clone(), tree, clock: Clock::new(None) };
-        let (is_outbox, is_empty) = this.read(|tree| Ok((tree::is_outbox(tree)?, tree.is_empty()))).await?;
-        this.clock = Clock::new(this.read(tree::time).await?);
+        let read = this.read(|tree| Ok((tree::is_outbox(tree)?, tree.is_empty(), tree::time(tree)?)));
+        let (is_outbox, is_empty, time) = read.await?;
+        this.clock = Clock::new(time);
         match (is_outbox, is_empty) {
             (true, _) => Ok(this),
             (false, true) if may_be_made => this.write(|tree| Ok(tree::found(tree)?)).await.map(|()| this),
@@ -93,7 +95,7 @@ impl SledOutbox {
     }
 
     /// Opens an outbox in a directory of its own, for applications that have no database. Each call is then put in with
-    /// [`Outbox::put`](crate::Outbox::put).
+    /// [`Outbox::put`].
     ///
     /// # Errors
     /// The store can't be opened: see [`SledStore::open`].
@@ -129,10 +131,9 @@ impl SledOutbox {
             return Err(Abort::Because(PutError::OtherTree.into()));
         }
         let json = call.to_json();
-        let there = tree::find(tree, call.key().as_str())?;
-        let there =
-            there.map(|position| Ok::<_, TransactionError>((position, tree::head(tree, position)?))).transpose()?;
-        if let Some((position, Some(head))) = there {
+        if let Some(position) = tree::find(tree, call.key().as_str())?
+            && let Some(head) = tree::head(tree, position)?
+        {
             let is_same = tree::text(tree, b'c', position, head.call)? == json;
             return if is_same { Ok(()) } else { Err(Abort::Because(PutError::KeyReused.into())) };
         }
@@ -173,61 +174,47 @@ impl std::fmt::Debug for SledOutbox {
     }
 }
 
-impl Storage for SledOutbox {
-    async fn insert(&self, call: &Call) -> Result<(), OutboxError> {
+impl Outbox for SledOutbox {
+    async fn put(&self, call: &Call) -> Result<(), OutboxError> {
         let (this, call) = (self.clone(), call.clone());
         self.write(move |tree| this.put_in(tree, &call)).await
     }
 
-    async fn find(&self, which: Which<'_>) -> Result<Option<Entry>, OutboxError> {
-        let (key, position) = match which {
-            Which::Key(key) => (Some(key.clone()), None),
-            Which::Position(position) => (None, Some(position)),
-        };
-        self.read(move |tree| {
-            let position = key.map_or(Ok(position), |key| tree::find(tree, key.as_str()))?;
-            Ok(position.map(|position| tree::entry_at(tree, position)).transpose()?.flatten())
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, OutboxError> {
+        let key = key.clone();
+        self.read(move |tree| match tree::find(tree, key.as_str())? {
+            Some(position) => tree::entry_at(tree, position),
+            None => Ok(None),
         })
         .await
     }
 
-    async fn page(&self, state: State, after: Option<u64>, limit: u16) -> Result<Vec<Entry>, OutboxError> {
+    async fn at(&self, position: u64) -> Result<Option<Entry>, OutboxError> {
+        self.read(move |tree| tree::entry_at(tree, position)).await
+    }
+
+    async fn list(&self, state: State, after: Option<u64>, limit: u16) -> Result<Vec<Entry>, OutboxError> {
         self.read(move |tree| {
-            let from = tree::head_of(is_open(state), after.map_or(0, |after| after.saturating_add(1)));
-            let to = tree::head_of(is_open(state), u64::MAX);
-            let mut entries = Vec::new();
-            for line in tree.range(from..=to) {
-                let (key, value) = line?;
-                if entries.len() == usize::from(limit) {
-                    break;
-                }
-                let head = Head::of(&value);
-                let position = tree::position_of(&key).filter(|_| head.state == state);
-                entries.extend(position.map(|position| head.entry(position)));
-            }
-            Ok(entries)
+            let heads = tree::heads(tree, is_open(state), after.map_or(0, |after| after.saturating_add(1)));
+            let listed = heads.filter(|line| line.as_ref().map_or(true, |(_, head)| head.state == state));
+            listed.take(limit.into()).map(|line| line.map(|(position, head)| head.entry(position))).collect()
         })
         .await
     }
 
-    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+    async fn open_calls(&self) -> Result<Vec<OpenCalls>, OutboxError> {
         let now = self.clock.now().wall;
         self.read(move |tree| {
-            let mut counted = HashMap::new();
-            for line in tree.scan_prefix(b"o") {
-                let Head { state, destination, stored, .. } = Head::of(&line?.1);
+            let mut open = BTreeMap::new();
+            for line in tree::heads(tree, true, 0) {
+                let (_, Head { state, destination, stored, .. }) = line?;
                 // One that can't be read has no time.
-                let stored = if stored == 0 { now } else { stored };
-                let (calls, oldest) = counted.entry((state, destination)).or_insert((0, stored));
-                (*calls, *oldest) = (*calls + 1, stored.min(*oldest));
+                let age = Duration::from_millis(if stored == 0 { 0 } else { now.saturating_sub(stored) });
+                let none = OpenCalls { state, destination: destination.clone(), calls: 0, oldest: age };
+                let calls = open.entry((state.as_str(), destination)).or_insert(none);
+                (calls.calls, calls.oldest) = (calls.calls + 1, calls.oldest.max(age));
             }
-            let open = |((state, destination), (calls, oldest))| OpenCalls {
-                state,
-                destination,
-                calls,
-                oldest: Duration::from_millis(now.saturating_sub(oldest)),
-            };
-            Ok(counted.into_iter().map(open).collect())
+            Ok(open.into_values().collect())
         })
         .await
     }
@@ -245,7 +232,7 @@ impl Storage for SledOutbox {
             for &(position, fence) in &due {
                 // Another relay may have been here meanwhile.
                 let Some(mut head) = tree::head(tree, position)?.filter(|head| head.fence == fence) else { continue };
-                let before = head.clone();
+                let before = (head.may_have_taken_place, head.tried_for(now));
                 head.lease(now, time);
                 tree::write_head(tree, position, &head)?;
                 leased.push((position, head, before));
@@ -254,11 +241,8 @@ impl Storage for SledOutbox {
         });
         let leased = leased.await?;
         self.read(move |tree| {
-            let leased = leased.into_iter().map(|(position, head, before)| {
-                let tried_for = before.tried_for(now);
-                let may_have_taken_place = before.may_have_taken_place;
-                let entry = Entry { may_have_taken_place, ..tree::entry(tree, position, head)? };
-                Ok(Leased { entry, tried_for })
+            let leased = leased.into_iter().map(|(position, head, (may_have_taken_place, tried_for))| {
+                Ok(Leased { entry: Entry { may_have_taken_place, ..tree::entry(tree, position, head)? }, tried_for })
             });
             leased.collect()
         })
@@ -270,7 +254,7 @@ impl Storage for SledOutbox {
         self.write(move |tree| {
             let head = tree::head(tree, position)?.filter(|head| head.fence == fence);
             let Some(mut head) = head else { return Ok(false) };
-            let answer = update.answer.as_ref().map(crate::Answer::to_json);
+            let answer = update.answer.as_ref().map(Answer::to_json);
             if let Some(answer) = &answer {
                 tree::write_text(tree, b'a', position, answer, head.answer.unwrap_or(0))?;
             }
@@ -290,18 +274,10 @@ impl Storage for SledOutbox {
             u128::from(now.saturating_sub(since)) >= ended.as_millis()
         };
         let old = self.read(move |tree| {
-            let heads = tree.scan_prefix(b"e").take(DELETED_AT_ONCE);
-            let mut old = Vec::new();
-            for line in heads {
-                let (key, value) = line?;
-                // They are about in the order in which they have ended. One that comes late holds others back.
-                let head = Head::of(&value);
-                if !is_old(&head) {
-                    break;
-                }
-                old.extend(tree::position_of(&key));
-            }
-            Ok(old)
+            // They are about in the order in which they have ended. One that comes late holds others back.
+            let old =
+                tree::heads(tree, false, 0).take_while(|line| line.as_ref().map_or(true, |(_, head)| is_old(head)));
+            old.take(DELETED_AT_ONCE).map(|line| line.map(|(position, _)| position)).collect::<Result<Vec<_>, _>>()
         });
         let old = old.await?;
         let is_full = old.len() == DELETED_AT_ONCE;
@@ -322,9 +298,8 @@ impl Storage for SledOutbox {
 /// Finds entries that a relay may have, the earliest first: of each partition key the first one.
 fn due(tree: &Tree, now: Now, mut room: Room) -> Result<Vec<(u64, u64)>, sled::Error> {
     let (mut due, mut behind) = (Vec::new(), HashSet::new());
-    for line in tree.scan_prefix(b"o") {
-        let (key, value) = line?;
-        let (Some(position), head) = (tree::position_of(&key), Head::of(&value)) else { continue };
+    for line in tree::heads(tree, true, 0) {
+        let (position, head) = line?;
         let is_due = head.is_due(now);
         if head.partition_key.is_none_or(|key| behind.insert(key)) && is_due {
             due.push((head.due, position, head.fence, head.destination));

@@ -58,14 +58,14 @@ pub(super) fn found(tree: &TransactionTree<'_>) -> Result<(), TransactionError> 
 }
 
 /// The outbox's own time, as it was written last.
-pub(super) fn time(tree: &Tree) -> Result<Option<u64>, sled::Error> {
-    Ok(tree.get(TIME)?.and_then(|value| value.as_ref().try_into().map(u64::from_be_bytes).ok()))
+pub(super) fn time<R: Reads>(tree: &R) -> Result<Option<u64>, R::Error> {
+    Ok(tree.value(TIME)?.and_then(|value| number(&value)))
 }
 
 /// Writes that time, unless another handle has written a later one.
 pub(super) fn write_time(tree: &TransactionTree<'_>, time: u64) -> Result<(), TransactionError> {
-    let before = tree.get(TIME)?.and_then(|value| value.as_ref().try_into().map(u64::from_be_bytes).ok());
-    tree.insert(TIME, &before.unwrap_or(0).max(time).to_be_bytes()).map(drop)
+    let before = self::time(tree)?.unwrap_or(0);
+    tree.insert(TIME, &before.max(time).to_be_bytes()).map(drop)
 }
 
 pub(super) fn key_of(key: &str) -> Vec<u8> {
@@ -73,7 +73,7 @@ pub(super) fn key_of(key: &str) -> Vec<u8> {
 }
 
 /// The key of a head.
-pub(super) fn head_of(is_open: bool, position: u64) -> Vec<u8> {
+fn head_of(is_open: bool, position: u64) -> Vec<u8> {
     [if is_open { b"o" } else { b"e" }, &position.to_be_bytes()[..]].concat()
 }
 
@@ -81,14 +81,13 @@ fn part_of(kind: u8, position: u64, number: usize) -> Vec<u8> {
     [&[kind], &position.to_be_bytes()[..], &(number as u16).to_be_bytes()[..]].concat()
 }
 
-/// The position in the key of a head.
-pub(super) fn position_of(key: &[u8]) -> Option<u64> {
-    key.get(1..)?.try_into().map(u64::from_be_bytes).ok()
+fn number(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().map(u64::from_be_bytes).ok()
 }
 
 /// The position of the call with this key.
 pub(super) fn find<R: Reads>(tree: &R, key: &str) -> Result<Option<u64>, R::Error> {
-    Ok(tree.value(&key_of(key))?.and_then(|value| value.as_ref().try_into().map(u64::from_be_bytes).ok()))
+    Ok(tree.value(&key_of(key))?.and_then(|value| number(&value)))
 }
 
 /// The head at this position.
@@ -96,6 +95,12 @@ pub(super) fn head<R: Reads>(tree: &R, position: u64) -> Result<Option<Head>, R:
     let open = tree.value(&head_of(true, position))?;
     let value = if open.is_some() { open } else { tree.value(&head_of(false, position))? };
     Ok(value.map(|value| Head::of(&value)))
+}
+
+/// The heads of entries that are open, or have ended, from this position on.
+pub(super) fn heads(tree: &Tree, is_open: bool, from: u64) -> impl Iterator<Item = Result<(u64, Head), sled::Error>> {
+    let lines = tree.range(head_of(is_open, from)..=head_of(is_open, u64::MAX));
+    lines.filter_map(|line| line.map(|(key, value)| Some((number(&key[1..])?, Head::of(&value)))).transpose())
 }
 
 /// The entry at this position, as it was at one moment, although others write meanwhile.
@@ -114,10 +119,8 @@ pub(super) fn entry_at(tree: &Tree, position: u64) -> Result<Option<Entry>, sled
 pub(super) fn entry<R: Reads>(tree: &R, position: u64, head: Head) -> Result<Entry, R::Error> {
     let call = Call::from_json(&text(tree, b'c', position, head.call)?);
     let answer = head.answer.map(|length| text(tree, b'a', position, length)).transpose()?;
-    let mut entry = head.entry(position);
-    entry.answer = answer.and_then(|json| Answer::from_json(&json));
-    entry.with_call(call);
-    Ok(entry)
+    let answer = answer.and_then(|json| Answer::from_json(&json));
+    Ok(Entry { answer, ..head.entry(position) }.with_call(call))
 }
 
 /// Reads a text of this length. If a part is missing or damaged, it is no text that means anything.
@@ -157,9 +160,10 @@ pub(super) fn write_head(tree: &TransactionTree<'_>, position: u64, head: &Head)
 
 /// The next position.
 pub(super) fn next_position(tree: &TransactionTree<'_>) -> Result<u64, TransactionError> {
-    let last = tree.get(LAST)?.map_or(Ok(0), |value| value.as_ref().try_into().map(u64::from_be_bytes));
+    let last = tree.get(LAST)?.map_or(Some(0), |value| number(&value));
     // A position that was given already would overwrite a call.
-    let next = last.map_err(|_| TransactionError::Database("the outbox's last position is damaged".to_owned()))? + 1;
+    let damaged = || TransactionError::Database("the outbox's last position is damaged".to_owned());
+    let next = last.ok_or_else(damaged)? + 1;
     tree.insert(LAST, &next.to_be_bytes())?;
     Ok(next)
 }

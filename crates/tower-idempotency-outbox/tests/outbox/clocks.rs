@@ -1,4 +1,5 @@
-//! A clock that jumps costs nothing: no call is given up, and none is deleted, because one clock says so.
+//! A clock that jumps costs nothing: no call is given up, and none is deleted, because one clock says so. Here are the
+//! clocks of a database and its relays; `clocks_of_files.rs` has those of an outbox in files.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use testkit::process::until;
 use testkit::skipped;
 use tower_idempotency_outbox::{Action, Outbox, PostgresOutbox, Relay, State};
 
-use crate::home::{Home, PostgresHome, SledHome, call};
+use crate::home::{Home, PostgresHome, call};
 use crate::server::{Client, Log, Reply, entry, relay, run_until, server as answers, server_of};
 
 const HOUR: i64 = 60 * 60;
@@ -38,14 +39,18 @@ async fn run_once(outbox: &impl Outbox) {
 }
 
 /// Lets calls be tried, and lost.
-async fn lose(outbox: &impl Outbox, numbers: std::ops::Range<u32>) {
+pub(crate) async fn lose(outbox: &impl Outbox, numbers: std::ops::Range<u32>) {
     let (lost, log) = unwell();
     let all =
         async || log.all().iter().map(|got| &got.key).collect::<std::collections::BTreeSet<_>>().len() == numbers.len();
     relay(outbox, &lost).run(until("each is tried", all)).await;
 }
 
-async fn all_delivered(outbox: &impl Outbox, numbers: std::ops::Range<u32>, relay: Relay<impl Outbox, Client>) {
+pub(crate) async fn all_delivered(
+    outbox: &impl Outbox,
+    numbers: std::ops::Range<u32>,
+    relay: Relay<impl Outbox, Client>,
+) {
     let all = async || {
         for number in numbers.clone() {
             if entry(outbox, call(number).key()).await.state != State::Delivered {
@@ -361,55 +366,4 @@ async fn a_time_that_is_over_by_each_clock_is_over() {
         lose(outbox, 1..2).await;
         run_until(relay(outbox, &well), outbox, call(1).key(), State::Delivered).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outbox_in_files_is_opened_with_a_wall_clock_that_is_wrong() {
-    let home = SledHome::new().await;
-    let (well, log) = server_of(200, &[], "");
-    home.outbox().put(&call(1)).await.unwrap();
-    all_delivered(home.outbox(), 1..2, relay(home.outbox(), &well)).await;
-    home.outbox().put(&call(2)).await.unwrap();
-    lose(home.outbox(), 2..3).await;
-    let home = home.opened_ahead(14 * 24).await;
-    let outbox = home.outbox();
-    // What was delivered is there, and is not sent again.
-    outbox.put(&call(1)).await.unwrap();
-    outbox.put(&call(3)).await.unwrap();
-    let held = async || entry(outbox, call(2).key()).await.reason.is_some_and(|why| why.starts_with("held"));
-    let both = async || held().await && entry(outbox, call(3).key()).await.state == State::Delivered;
-    relay(outbox, &well).run(until("one is held, and another one delivered", both)).await;
-    assert_eq!(entry(outbox, call(1).key()).await.state, State::Delivered);
-    assert_eq!(entry(outbox, call(2).key()).await.state, State::Waiting);
-    assert_eq!(log.bodies(), ["charge 1", "charge 3"]);
-    // By its own clock, too, its time is over.
-    let by_both = relay(outbox, &well).give_up_after(Duration::from_nanos(1));
-    home.end_lease(&entry(outbox, call(2).key()).await).await;
-    run_until(by_both, outbox, call(2).key(), State::GivenUp).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_first_tried_by_a_wall_clock_that_was_ahead_is_not_sent_by_a_later_process() {
-    let home = SledHome::new().await;
-    home.outbox().put(&call(1)).await.unwrap();
-    lose(home.outbox(), 1..2).await;
-    let (well, log) = server_of(200, &[], "");
-    // Its first try lies ten hours ahead, as the clock has been mended since.
-    let ahead = |home: &SledHome| {
-        let tree = home.outbox().tree();
-        let (key, value) = tree.scan_prefix(b"o").next().unwrap().unwrap();
-        let mut head: serde_json::Value = serde_json::from_slice(&value).unwrap();
-        head["first_try"] = (head["first_try"].as_u64().unwrap() + 10 * HOUR as u64 * 1_000).into();
-        tree.insert(key, head.to_string().as_str()).unwrap();
-    };
-    ahead(&home);
-    // How long ago it was can't be known: the process before may have ended long ago.
-    let home = home.opened_ahead(0).await;
-    let held = async || entry(home.outbox(), call(1).key()).await.reason.is_some_and(|why| why.starts_with("held"));
-    relay(home.outbox(), &well).run(until("it is held", held)).await;
-    assert!(log.all().is_empty());
-    // In one opening, the outbox's own clock knows.
-    home.outbox().put(&call(2)).await.unwrap();
-    lose(home.outbox(), 2..3).await;
-    run_until(relay(home.outbox(), &well), home.outbox(), call(2).key(), State::Delivered).await;
 }

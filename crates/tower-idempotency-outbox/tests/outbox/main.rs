@@ -4,6 +4,8 @@
 #![allow(clippy::future_not_send, reason = "a test stays on its thread")]
 
 mod clocks;
+mod clocks_of_files;
+mod deleted;
 mod ends;
 mod fair;
 mod home;

@@ -7,6 +7,7 @@ mod broken;
 mod checked;
 mod early;
 mod ends;
+mod http2;
 mod keys;
 mod marks;
 mod own;

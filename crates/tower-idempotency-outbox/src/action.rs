@@ -1,11 +1,8 @@
 //! What operators change, and the event in the log that each change leaves.
 
 use std::error::Error;
-use std::sync::Arc;
 
-use tracing::Instrument as _;
-
-use crate::storage::{Storage, Update};
+use crate::lease::Update;
 use crate::{Entry, OutboxError, State};
 
 /// What an operator does with a call.
@@ -57,7 +54,7 @@ impl Action {
         }
     }
 
-    fn update(self, actor: &str) -> Update {
+    pub(crate) fn update(self, actor: &str) -> Update {
         let update = |state, what| Update::to(state, format!("{what} by {actor}"));
         let settled =
             |state, has_taken_place| Update { may_have_taken_place: Some(has_taken_place), ..update(state, "settled") };
@@ -70,49 +67,8 @@ impl Action {
     }
 }
 
-/// Changes calls in an operator's name: [`Outbox::by`](crate::Outbox::by) returns it.
-#[derive(Debug, Clone)]
-pub struct Operator<O> {
-    outbox: O,
-    actor: Arc<str>,
-}
-
-impl<O: Storage + Clone + Send + Sync + 'static> Operator<O> {
-    pub(crate) fn new(outbox: O, actor: Arc<str>) -> Self {
-        Self { outbox, actor }
-    }
-
-    /// Changes a call. Returns whether it was changed: it is not, if it has changed since `entry` was read, or is in a
-    /// state that the action [is not for](Action::is_for).
-    ///
-    /// A change leaves an event in the log, at INFO, or at WARN if it fails, with the target
-    /// `tower_idempotency::audit`: the actor, the action, the call's position in the outbox, its fence and the result.
-    /// It has no key and no body.
-    ///
-    /// # Errors
-    /// As those of an [`Outbox`](crate::Outbox): the call may have been changed.
-    ///
-    /// # Cancel safety
-    /// If the future was polled and is dropped, the change is still made, and logged, unless the runtime ends.
-    ///
-    /// # Panics
-    /// Outside a runtime of tokio.
-    pub async fn apply(&self, entry: &Entry, action: Action) -> Result<bool, OutboxError> {
-        let (Self { outbox, actor }, entry) = (self.clone(), entry.clone());
-        let change = async move {
-            let changed = match action.is_for(entry.state) {
-                true => outbox.update(&entry, action.update(&actor)).await,
-                false => Ok(false),
-            };
-            log(&actor, action, &entry, &changed);
-            changed
-        };
-        // The caller may go away, as a browser does.
-        tokio::spawn(change.in_current_span()).await.map_err(OutboxError::database)?
-    }
-}
-
-fn log(actor: &str, action: Action, entry: &Entry, changed: &Result<bool, OutboxError>) {
+/// Leaves the event of a change.
+pub(crate) fn log(actor: &str, action: Action, entry: &Entry, changed: &Result<bool, OutboxError>) {
     let (action, position, fence) = (action.name(), entry.position, entry.fence);
     match changed {
         Ok(is_changed) => {
@@ -120,9 +76,8 @@ fn log(actor: &str, action: Action, entry: &Entry, changed: &Result<bool, Outbox
             tracing::info!(target: AUDIT, actor, action, position, fence, result, "an operator changed a call");
         }
         Err(error) => {
-            let error: &dyn Error = error;
             tracing::warn!(
-                target: AUDIT, actor, action, position, fence, result = "uncertain", error,
+                target: AUDIT, actor, action, position, fence, result = "uncertain", error = error as &dyn Error,
                 "it is not known what an operator did to a call"
             );
         }

@@ -1,12 +1,9 @@
-//! What a database has to do for an outbox.
+//! What a relay asks of an outbox, what it gets, and what it writes: leases.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::time::Duration;
 
-use tower_idempotency_client::Key;
-
-use crate::{Answer, Call, Entry, OpenCalls, OutboxError, State};
+use crate::{Answer, Entry, State};
 
 /// The longest that a call waits for its next try. A time that is farther ahead comes from a clock that was wrong, and
 /// counts as over.
@@ -95,52 +92,6 @@ impl Room {
         }
         is_free
     }
-}
-
-/// What an entry is found by.
-#[derive(Debug, Clone, Copy)]
-pub enum Which<'a> {
-    Key(&'a Key),
-    Position(u64),
-}
-
-/// A database's part. Other crates can't implement it.
-///
-/// Rules:
-/// 1. Each method is one transaction, durable when it returns `Ok`.
-/// 2. `lease` and `update` give the entry a new fence. `update` compares the fence, and does nothing if it is another.
-/// 3. `lease` takes entries that wait, or whose lease is over, and are due, of each partition key only the first open
-///    one, so that each has its turn. It counts a try, and notes that the operation may have taken place, before it is
-///    sent.
-/// 4. `lease` takes no more calls to one destination than the relay has room for, and goes on to others.
-/// 5. Nothing is given up, and nothing is deleted, because one clock says so.
-pub trait Storage {
-    /// Puts a call in. If it is there already, this does nothing.
-    fn insert(&self, call: &Call) -> impl Future<Output = Result<(), OutboxError>> + Send;
-
-    /// Finds an entry.
-    fn find(&self, which: Which<'_>) -> impl Future<Output = Result<Option<Entry>, OutboxError>> + Send;
-
-    /// Lists entries in one state, by their positions, without their calls and answers.
-    fn page(
-        &self,
-        state: State,
-        after: Option<u64>,
-        limit: u16,
-    ) -> impl Future<Output = Result<Vec<Entry>, OutboxError>> + Send;
-
-    /// Counts those that have not ended.
-    fn count(&self) -> impl Future<Output = Result<Vec<OpenCalls>, OutboxError>> + Send;
-
-    /// Takes entries for this time.
-    fn lease(&self, time: Duration, room: Room) -> impl Future<Output = Result<Vec<Leased>, OutboxError>> + Send;
-
-    /// Changes an entry if it still is as it was read. Returns whether it was.
-    fn update(&self, entry: &Entry, update: Update) -> impl Future<Output = Result<bool, OutboxError>> + Send;
-
-    /// Deletes some of those that have ended so long ago, and makes those due whose time is too far ahead. Returns
-    /// whether there may be more.
-    fn sweep(&self, ended: Duration) -> impl Future<Output = Result<bool, OutboxError>> + Send;
 }
 
 #[cfg(test)]
