@@ -191,6 +191,12 @@ impl Dialect {
         Self::ALL.into_iter().find(|dialect| dialect.name == name)
     }
 
+    /// All profiles, in the order of these names, which head the columns of a table.
+    #[cfg(test)]
+    pub(crate) fn columns(names: [&str; Self::ALL.len()]) -> [Self; Self::ALL.len()] {
+        names.map(|name| Self::named(name).unwrap())
+    }
+
     /// Where the profile says a rule, and what.
     pub(crate) fn paragraph(&self, rule: Rule) -> String {
         match rule {

@@ -105,6 +105,7 @@ mod tests {
     // Each kind of difference with each profile.
     #[test]
     fn a_header_that_a_replay_changes_is_wrong_unless_the_profile_or_http_permits_it() {
+        let columns = Dialect::columns(["draft", "stripe", "acp", "iceberg"]);
         for (name, first, again, expected) in [
             ("location", &["/1"][..], &[][..], [Wrong, Note, Wrong, Note]),
             ("location", &["/1"], &["/2"], [Wrong, Note, Wrong, Note]),
@@ -118,7 +119,7 @@ mod tests {
         ] {
             let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
             let difference = Difference { name: name.to_owned(), first: lines(first), again: lines(again) };
-            let found = Dialect::ALL.map(|dialect| of_header(&dialect, &difference).0);
+            let found = columns.map(|dialect| of_header(&dialect, &difference).0);
             assert_eq!(found, expected, "{difference:?}");
         }
     }

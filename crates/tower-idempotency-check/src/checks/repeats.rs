@@ -265,18 +265,19 @@ mod tests {
     #[test]
     fn a_refusal_in_flight_has_the_code_and_the_time_that_the_profile_asks_for() {
         let date = "Mon, 21 Oct 2030 07:28:00 GMT";
-        let (stripe, acp) = ("idempotency_key_in_use", "idempotency_in_flight");
+        let (of_stripe, of_acp) = ("idempotency_key_in_use", "idempotency_in_flight");
+        let columns = Dialect::columns(["draft", "stripe", "acp", "iceberg"]);
         for (status, code, after, is_wrong) in [
             (409, "", None, [false, true, true, true]),
             (409, "", Some("1"), [false, true, true, true]),
-            (409, stripe, None, [false, false, true, true]),
-            (409, stripe, Some("1"), [false, false, true, true]),
-            (409, stripe, Some("soon"), [true; 4]),
-            (409, acp, None, [false, true, true, true]),
-            (409, acp, Some("1"), [false, true, false, true]),
-            (409, acp, Some(date), [false, true, false, true]),
-            (409, acp, Some(""), [true; 4]),
-            (409, acp, Some("-1"), [true; 4]),
+            (409, of_stripe, None, [false, false, true, true]),
+            (409, of_stripe, Some("1"), [false, false, true, true]),
+            (409, of_stripe, Some("soon"), [true; 4]),
+            (409, of_acp, None, [false, true, true, true]),
+            (409, of_acp, Some("1"), [false, true, false, true]),
+            (409, of_acp, Some(date), [false, true, false, true]),
+            (409, of_acp, Some(""), [true; 4]),
+            (409, of_acp, Some("-1"), [true; 4]),
             (503, "", None, [true; 4]),
             (503, "", Some("1"), [true, true, true, false]),
             (503, "", Some("soon"), [true; 4]),
@@ -285,7 +286,7 @@ mod tests {
             if let Some(after) = after {
                 refused.headers.insert("retry-after", after.parse().unwrap());
             }
-            let found = Dialect::ALL.map(|dialect| wrong_in_flight(&dialect, &refused).is_some());
+            let found = columns.map(|dialect| wrong_in_flight(&dialect, &refused).is_some());
             assert_eq!(found, is_wrong, "{status} {code} {after:?}");
         }
     }
