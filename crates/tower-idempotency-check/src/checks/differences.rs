@@ -46,8 +46,8 @@ fn of_reused(dialect: &Dialect, label: &str, first: &Answer, other: &Answer) -> 
         };
         return Some((Severity::Dangerous, what));
     }
-    if !dialect.reused.contains(&other.status.as_u16()) {
-        let wanted = dialect.reused.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    let wanted = dialect.reused;
+    if other.status.as_u16() != wanted {
         // The draft only recommends the status; one that says "wait" leads astray.
         let is_free = dialect.reused_code.is_none() && other.status.is_client_error() && !other.says_wait();
         let severity = if is_free { Severity::Note } else { Severity::Wrong };
@@ -154,7 +154,7 @@ pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
     let other = probe.send("another path", &change(probe.keyed(&key))).await?;
     if probe.is_first(&first, &other, &before).await? {
         probe.found(Severity::Dangerous, Rule::Scope, "another path gets the answer of the first one");
-    } else if probe.dialect().reused.contains(&other.status.as_u16()) {
+    } else if other.status.as_u16() == probe.dialect().reused {
         let what = format!("a key on another path is refused: {}", other.summary());
         probe.found(Severity::Wrong, Rule::Scope, what);
     }
