@@ -182,9 +182,7 @@ impl<'a> Probe<'a> {
 
     /// The endpoint's request, without a key.
     pub(crate) fn plain(&self) -> Message {
-        let Endpoint { method, target, headers, body, .. } = self.endpoint;
-        let (method, target) = (method.clone(), target.clone());
-        Message { method, target, headers: headers.clone(), body: body.clone().into() }
+        self.endpoint.request.clone()
     }
 
     /// The endpoint's request, with this key in the form that the server honours.
@@ -369,9 +367,10 @@ impl<'a> Probe<'a> {
 
     /// A request without a body, with the endpoint's headers.
     pub(crate) fn bare(&self, method: &Method, target: &str) -> Message {
-        let headers = self.endpoint.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        let headers =
+            self.endpoint.request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
         let (method, target) = (method.clone(), target.to_owned());
-        Message { method, target, headers: headers.cloned().collect(), body: bytes::Bytes::new() }
+        Message { method, target, headers: headers.cloned().collect(), body: String::new() }
     }
 
     /// What the server says of its effects now.

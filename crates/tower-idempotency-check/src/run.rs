@@ -2,7 +2,7 @@
 
 use crate::checks::{CHECKS, Check};
 use crate::finding::{Checked, Outcome, Report};
-use crate::plan::{Endpoint, Plan, PlanError, Settings};
+use crate::plan::{Endpoint, Plan, PlanError, Settings, read};
 use crate::probe::{Probe, Shared, Stop};
 
 const CUT: &str = "new effects don't show where they are counted: the list is cut, or shows the oldest. Count by one that \
@@ -32,12 +32,10 @@ impl Plan {
     /// [`PlanError`] names what is wrong.
     pub fn new(settings: Settings) -> Result<Self, PlanError> {
         let plan = Self::of(settings)?;
-        match plan.only.iter().find(|name| !CHECKS.iter().any(|check| check.name == **name)) {
-            Some(unknown) => {
-                Err(PlanError::Field { field: "only", value: unknown.clone(), form: "the name of a check" })
-            }
-            None => Ok(plan),
+        for name in &plan.only {
+            read("only", name, "the name of a check", |name| CHECKS.iter().find(|check| check.name == name))?;
         }
+        Ok(plan)
     }
 
     /// Runs all checks of all endpoints, one after the other. `progress` is called with each that has ended.
@@ -88,7 +86,7 @@ impl Plan {
             Err(Stop::Skip(why)) => Outcome::Skipped(why.to_owned()),
             Err(stop) => Outcome::Failed(stop.to_string()),
         };
-        let endpoint = format!("{} {}", endpoint.method, endpoint.target);
+        let endpoint = format!("{} {}", endpoint.request.method, endpoint.request.target);
         if ["works", CAUSE].contains(&check.name) {
             shared.note_parts(&findings);
         }

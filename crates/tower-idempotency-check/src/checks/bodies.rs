@@ -47,7 +47,7 @@ async fn again_after(probe: &Probe<'_>, label: &str, body: &str, when: HangUp) -
 }
 
 pub(super) async fn truncated(probe: &Probe<'_>) -> Result<(), Stop> {
-    if probe.endpoint.body.len() < 2 {
+    if probe.endpoint.request.body.len() < 2 {
         return Err(Stop::Skip("the request has no body"));
     }
     let (key, before) = (probe.new_key(), probe.before().await?);
@@ -69,16 +69,16 @@ pub(super) async fn before_the_answer(probe: &Probe<'_>) -> Result<(), Stop> {
     // Before the effect, during it, or after it: that depends on the server.
     for pause in [0, 5, 20, 100] {
         let label = format!("a client that hangs up after {pause} ms");
-        again_after(probe, &label, &probe.endpoint.body, HangUp::After(Duration::from_millis(pause))).await?;
+        again_after(probe, &label, &probe.endpoint.request.body, HangUp::After(Duration::from_millis(pause))).await?;
         if probe.is_broken() {
             return Ok(());
         }
     }
-    let Some(slow) = &probe.endpoint.slow else { return Ok(()) };
+    let Some(slow) = &probe.endpoint.settings.slow else { return Ok(()) };
     let label = "a client that hangs up while the request runs";
     again_after(probe, label, slow, HangUp::After(Duration::from_millis(300))).await
 }
 
 pub(super) async fn answer_swallowed(probe: &Probe<'_>) -> Result<(), Stop> {
-    again_after(probe, "a client whose answer is swallowed", &probe.endpoint.body, HangUp::AtTheAnswer).await
+    again_after(probe, "a client whose answer is swallowed", &probe.endpoint.request.body, HangUp::AtTheAnswer).await
 }

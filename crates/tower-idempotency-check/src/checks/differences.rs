@@ -65,7 +65,7 @@ pub(super) async fn other_body(probe: &Probe<'_>) -> Result<(), Stop> {
 /// Sends JSON with this key that differs in one detail each. Which refusal each gets is for `other_body` to judge: a
 /// server may also find that the detail is not valid.
 pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
-    let details = crate::details::details(&probe.endpoint.body);
+    let details = crate::details::details(&probe.endpoint.request.body);
     if details.is_empty() {
         return Err(Stop::Skip("the body is no JSON object or list with a value in it"));
     }
@@ -85,7 +85,7 @@ pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
     }
     still_there(probe, "bodies that differ in a detail", &key, &first).await?;
     let mut seen = BTreeSet::new();
-    for (body, others) in crate::details::groups(&probe.endpoint.body) {
+    for (body, others) in crate::details::groups(&probe.endpoint.request.body) {
         let Some((label, _)) = others.first().filter(|(label, _)| !seen.contains(label)) else { continue };
         let message = probe.keyed(&probe.new_key());
         let first = probe.send(&format!("the first one, for {label}"), &message.clone().with_body(body)).await?;
@@ -108,7 +108,7 @@ pub(super) async fn other_query(probe: &Probe<'_>) -> Result<(), Stop> {
     if probe.dialect().is_key_per_path {
         return Err(Stop::Skip("the profile compares the body only"));
     }
-    let join = if probe.endpoint.target.contains('?') { '&' } else { '?' };
+    let join = if probe.endpoint.request.target.contains('?') { '&' } else { '?' };
     let change = |message: Message| {
         let target = format!("{}{join}idem-check=1", message.target);
         Message { target, ..message }
@@ -134,7 +134,7 @@ async fn elsewhere(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) 
 }
 
 pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(path) = probe.endpoint.other_path.clone() else {
+    let Some(path) = probe.endpoint.settings.other_path.clone() else {
         return Err(Stop::Skip("it needs `--other-path`, or `other_path` in a plan"));
     };
     let change = |message| Message { target: path.clone(), ..message };
@@ -163,7 +163,7 @@ pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
 
 pub(super) async fn other_method(probe: &Probe<'_>) -> Result<(), Stop> {
     let key = probe.new_key();
-    let method = if probe.endpoint.method == Method::PUT { Method::POST } else { Method::PUT };
+    let method = if probe.endpoint.request.method == Method::PUT { Method::POST } else { Method::PUT };
     let first = probe.first(&key).await?;
     let before = probe.before().await?;
     // Most servers have no such operation, and say so.
@@ -201,7 +201,7 @@ pub(super) async fn other_account(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn same_meaning(probe: &Probe<'_>) -> Result<(), Stop> {
-    let body: Option<serde_json::Value> = serde_json::from_str(&probe.endpoint.body).ok();
+    let body: Option<serde_json::Value> = serde_json::from_str(&probe.endpoint.request.body).ok();
     let Some(body) = body.filter(serde_json::Value::is_object) else {
         return Err(Stop::Skip("the body is no JSON object"));
     };

@@ -37,7 +37,7 @@ fn ran_on(took: Duration, sent: Option<Duration>) -> Result<(), Stop> {
 
 /// Sends the slow request, and again and again until it ends: what keeps its copies away may end before it.
 pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(slow) = &probe.endpoint.slow else { return Err(Stop::Skip(NO_SLOW)) };
+    let Some(slow) = &probe.endpoint.settings.slow else { return Err(Stop::Skip(NO_SLOW)) };
     let (key, before) = (probe.new_key(), probe.before().await?);
     let message = probe.keyed(&key).with_body(slow.clone());
     let (began, has_ended) = (Instant::now(), AtomicBool::new(false));
@@ -75,7 +75,7 @@ pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
 /// Sends another body, and another account's request, with the key of the slow request while that runs. Which refusal
 /// each gets is for `other_body` and `other_account` to judge.
 pub(super) async fn others_in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(slow) = &probe.endpoint.slow else { return Err(Stop::Skip(NO_SLOW)) };
+    let Some(slow) = &probe.endpoint.settings.slow else { return Err(Stop::Skip(NO_SLOW)) };
     let other_body = crate::vary::other(slow).or_else(|| probe.endpoint.other_body.clone());
     let other_account = probe.endpoint.other_account.as_ref();
     if other_body.is_none() && other_account.is_none() {

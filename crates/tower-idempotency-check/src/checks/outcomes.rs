@@ -10,7 +10,7 @@ use crate::probe::{Probe, Stop};
 use super::answers::{compare, is_marked, note_if_stuck};
 
 pub(super) async fn declined(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(body) = &probe.endpoint.declined else {
+    let Some(body) = &probe.endpoint.settings.declined else {
         return Err(Stop::Skip("it needs `--declined`, or `declined` in a plan"));
     };
     let key = probe.new_key();
@@ -25,7 +25,7 @@ pub(super) async fn declined(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn server_error(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(body) = &probe.endpoint.server_error else {
+    let Some(body) = &probe.endpoint.settings.server_error else {
         return Err(Stop::Skip("it needs `--server-error`, or `server_error` in a plan"));
     };
     let (key, before) = (probe.new_key(), probe.before().await?);
@@ -86,7 +86,7 @@ fn of_limited(dialect: &Dialect, again: &Answer) -> Option<Severity> {
 }
 
 pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(body) = &probe.endpoint.rate_limited else {
+    let Some(body) = &probe.endpoint.settings.rate_limited else {
         return Err(Stop::Skip("it needs `--rate-limited`, or `rate_limited` in a plan"));
     };
     let key = probe.new_key();

@@ -54,7 +54,7 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
     }
     let Some(worked) = worked else {
         let why = refused.map(|answer| answer.summary()).unwrap_or_default();
-        let hint = if probe.endpoint.body.is_empty() { " Give a body that succeeds, by `--data`." } else { "" };
+        let hint = if probe.endpoint.request.body.is_empty() { " Give a body that succeeds, by `--data`." } else { "" };
         return Err(Stop::Other(format!("the first request does not succeed: {why}{hint}")));
     };
     tell_apart(probe, &worked).await?;
@@ -179,12 +179,12 @@ pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
 pub(super) async fn at_once(probe: &Probe<'_>) -> Result<(), Stop> {
     // A race is not lost each time.
     for _ in 0..BURSTS {
-        burst(probe, &probe.endpoint.body).await?;
+        burst(probe, &probe.endpoint.request.body).await?;
         if probe.is_broken() {
             return Ok(());
         }
     }
-    match &probe.endpoint.slow {
+    match &probe.endpoint.settings.slow {
         Some(slow) => burst(probe, slow).await,
         None => Ok(()),
     }

@@ -45,7 +45,7 @@ const IN_MEMORY: &str = "the server's own list is shorter than before: it keeps 
                          what is gone";
 
 pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(command) = &probe.endpoint.restart else {
+    let Some(command) = &probe.endpoint.settings.restart else {
         return Err(Stop::Skip("it needs `--restart`, or `restart` in a plan"));
     };
     let key = probe.new_key();
@@ -60,11 +60,13 @@ pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn kill(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(command) = &probe.endpoint.kill else { return Err(Stop::Skip("it needs `--kill`, or `kill` in a plan")) };
+    let Some(command) = &probe.endpoint.settings.kill else {
+        return Err(Stop::Skip("it needs `--kill`, or `kill` in a plan"));
+    };
     let (answered, key) = (probe.new_key(), probe.new_key());
     let first = probe.first(&answered).await?;
     let before = probe.before().await?;
-    let body = probe.endpoint.slow.clone().unwrap_or_else(|| probe.endpoint.body.clone());
+    let body = probe.endpoint.settings.slow.clone().unwrap_or_else(|| probe.endpoint.request.body.clone());
     let message = probe.keyed(&key).with_body(body);
     // The kill comes while the request is under way, or at once after it.
     let killed = async {
