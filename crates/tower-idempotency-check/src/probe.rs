@@ -32,6 +32,9 @@ pub(crate) enum Stop {
     /// The plan does not say what the check needs.
     #[error("{0}")]
     Skip(&'static str),
+    /// The plan lacks this field.
+    #[error("it needs `--{option}`, or `{0}` in a plan", option = .0.replace('_', "-"))]
+    Needs(&'static str),
     #[error("the most requests were sent; --max-requests permits more")]
     Budget,
     #[error("{0}")]

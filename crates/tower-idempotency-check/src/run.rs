@@ -82,8 +82,9 @@ impl Plan {
             _ if is_broken => Outcome::Broken,
             Ok(()) => Outcome::Kept,
             // A check that was asked for by its name is missed.
-            Err(Stop::Skip(why)) if self.only.iter().any(|name| name == check.name) => Outcome::Failed(why.to_owned()),
-            Err(Stop::Skip(why)) => Outcome::Skipped(why.to_owned()),
+            Err(stop @ (Stop::Skip(_) | Stop::Needs(_))) if !self.only.iter().any(|name| name == check.name) => {
+                Outcome::Skipped(stop.to_string())
+            }
             Err(stop) => Outcome::Failed(stop.to_string()),
         };
         let endpoint = format!("{} {}", endpoint.request.method, endpoint.request.target);

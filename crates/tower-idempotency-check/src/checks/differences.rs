@@ -134,9 +134,7 @@ async fn elsewhere(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) 
 }
 
 pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(path) = probe.endpoint.settings.other_path.clone() else {
-        return Err(Stop::Skip("it needs `--other-path`, or `other_path` in a plan"));
-    };
+    let path = probe.endpoint.settings.other_path.clone().ok_or(Stop::Needs("other_path"))?;
     let change = |message| Message { target: path.clone(), ..message };
     let alone = probe.send("another path, with a key of its own", &change(probe.keyed(&probe.new_key()))).await?;
     if !alone.status.is_success() {
@@ -176,9 +174,7 @@ pub(super) async fn other_method(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn other_account(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some((name, value)) = &probe.endpoint.other_account else {
-        return Err(Stop::Skip("it needs `--other-account`, or `other_account` in a plan"));
-    };
+    let (name, value) = probe.endpoint.other_account.as_ref().ok_or(Stop::Needs("other_account"))?;
     let alone =
         probe.send("another account, with a key of its own", &probe.keyed(&probe.new_key()).set(name, value)).await?;
     if !alone.status.is_success() {

@@ -17,9 +17,6 @@ use super::repeats::wrong_in_flight;
 const MEANWHILE: Duration = Duration::from_millis(300);
 const RUNS_ON: Duration = Duration::from_millis(400);
 
-/// Why a plan has no slow request.
-const NO_SLOW: &str = "it needs `--slow`, or `slow` in a plan";
-
 /// Whether the first request ran on for long enough after another one was sent, by when that was.
 fn ran_on(took: Duration, sent: Option<Duration>) -> Result<(), Stop> {
     if sent.is_some_and(|sent| took.saturating_sub(sent) >= RUNS_ON) {
@@ -37,7 +34,7 @@ fn ran_on(took: Duration, sent: Option<Duration>) -> Result<(), Stop> {
 
 /// Sends the slow request, and again and again until it ends: what keeps its copies away may end before it.
 pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(slow) = &probe.endpoint.settings.slow else { return Err(Stop::Skip(NO_SLOW)) };
+    let slow = probe.endpoint.settings.slow.as_ref().ok_or(Stop::Needs("slow"))?;
     let (key, before) = (probe.new_key(), probe.before().await?);
     let message = probe.keyed(&key).with_body(slow.clone());
     let (began, has_ended) = (Instant::now(), AtomicBool::new(false));
@@ -75,7 +72,7 @@ pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
 /// Sends another body, and another account's request, with the key of the slow request while that runs. Which refusal
 /// each gets is for `other_body` and `other_account` to judge.
 pub(super) async fn others_in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(slow) = &probe.endpoint.settings.slow else { return Err(Stop::Skip(NO_SLOW)) };
+    let slow = probe.endpoint.settings.slow.as_ref().ok_or(Stop::Needs("slow"))?;
     let other_body = crate::vary::other(slow).or_else(|| probe.endpoint.other_body.clone());
     let other_account = probe.endpoint.other_account.as_ref();
     if other_body.is_none() && other_account.is_none() {

@@ -10,9 +10,7 @@ use crate::probe::{Probe, Stop};
 use super::answers::{compare, is_marked, note_if_stuck};
 
 pub(super) async fn declined(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(body) = &probe.endpoint.settings.declined else {
-        return Err(Stop::Skip("it needs `--declined`, or `declined` in a plan"));
-    };
+    let body = probe.endpoint.settings.declined.as_ref().ok_or(Stop::Needs("declined"))?;
     let key = probe.new_key();
     let message = probe.keyed(&key).with_body(body.clone());
     let first = probe.send("a request that is declined", &message).await?;
@@ -25,9 +23,7 @@ pub(super) async fn declined(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn server_error(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(body) = &probe.endpoint.settings.server_error else {
-        return Err(Stop::Skip("it needs `--server-error`, or `server_error` in a plan"));
-    };
+    let body = probe.endpoint.settings.server_error.as_ref().ok_or(Stop::Needs("server_error"))?;
     let (key, before) = (probe.new_key(), probe.before().await?);
     let message = probe.keyed(&key).with_body(body.clone());
     let first = probe.send("a request that fails", &message).await?;
@@ -86,9 +82,7 @@ fn of_limited(dialect: &Dialect, again: &Answer) -> Option<Severity> {
 }
 
 pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(body) = &probe.endpoint.settings.rate_limited else {
-        return Err(Stop::Skip("it needs `--rate-limited`, or `rate_limited` in a plan"));
-    };
+    let body = probe.endpoint.settings.rate_limited.as_ref().ok_or(Stop::Needs("rate_limited"))?;
     let key = probe.new_key();
     let first = probe.first(&key).await?;
     if is_marked(&first) || !is_marked(&probe.settled("the same again", &probe.keyed(&key)).await?) {
@@ -108,9 +102,7 @@ pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn retention(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(retention) = probe.endpoint.retention else {
-        return Err(Stop::Skip("it needs `--retention`, or `retention` in a plan"));
-    };
+    let retention = probe.endpoint.retention.ok_or(Stop::Needs("retention"))?;
     let (key, before) = (probe.new_key(), probe.before().await?);
     let first = probe.first(&key).await?;
     tokio::time::sleep(retention / 2).await;

@@ -45,9 +45,7 @@ const IN_MEMORY: &str = "the server's own list is shorter than before: it keeps 
                          what is gone";
 
 pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(command) = &probe.endpoint.settings.restart else {
-        return Err(Stop::Skip("it needs `--restart`, or `restart` in a plan"));
-    };
+    let command = probe.endpoint.settings.restart.as_ref().ok_or(Stop::Needs("restart"))?;
     let key = probe.new_key();
     let first = probe.first(&key).await?;
     let before = probe.before().await?;
@@ -60,9 +58,7 @@ pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn kill(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(command) = &probe.endpoint.settings.kill else {
-        return Err(Stop::Skip("it needs `--kill`, or `kill` in a plan"));
-    };
+    let command = probe.endpoint.settings.kill.as_ref().ok_or(Stop::Needs("kill"))?;
     let (answered, key) = (probe.new_key(), probe.new_key());
     let first = probe.first(&answered).await?;
     let before = probe.before().await?;
