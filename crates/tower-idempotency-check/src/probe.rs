@@ -1,7 +1,6 @@
 //! What a check works with: it sends requests, counts them, and notes what came of each.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -10,7 +9,6 @@ use http::Method;
 use crate::dialect::{Dialect, Rule};
 use crate::effects::{self, Ledger};
 use crate::finding::{Event, Finding, Severity};
-use crate::http::address::Address;
 use crate::http::connection::{self, Connection, HangUp};
 use crate::http::failure::Failure;
 use crate::http::message::{Answer, Message};
@@ -44,63 +42,34 @@ pub(crate) enum Stop {
 }
 
 /// What the checks of an endpoint share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Shared {
     /// The requests that may still be sent, of all checks together.
-    left: AtomicUsize,
+    pub(crate) left: usize,
     /// Keys are sent in quotes, as a String of structured fields.
-    is_quoted: AtomicBool,
+    pub(crate) is_quoted: bool,
     /// Two operations have got equal answers.
-    are_alike: AtomicBool,
+    pub(crate) are_alike: bool,
     /// Each request of one key runs.
-    ignores_keys: AtomicBool,
-    /// Headers that the server makes anew for each replay.
-    anew: Mutex<Vec<String>>,
+    pub(crate) ignores_keys: bool,
+    /// Headers that the server makes anew for each replay, such as an id of its own.
+    pub(crate) anew: Vec<String>,
     /// In what a replay differs from the first answer, wherever there is one.
-    parts: Mutex<Vec<String>>,
+    pub(crate) parts: Vec<String>,
 }
 
 impl Shared {
-    pub(crate) fn new(most: usize) -> Self {
-        let [is_quoted, are_alike, ignores_keys] = [(); 3].map(|()| AtomicBool::new(false));
-        Self {
-            left: AtomicUsize::new(most),
-            is_quoted,
-            are_alike,
-            ignores_keys,
-            anew: Mutex::default(),
-            parts: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn left(&self) -> usize {
-        self.left.load(Ordering::Relaxed)
-    }
-
-    /// Whether the server of the endpoint that was checked last does not look at keys.
-    pub(crate) fn ignores_keys(&self) -> bool {
-        self.ignores_keys.load(Ordering::Relaxed)
-    }
-
-    /// Notes in what the server's replays differ from the first answer, by what was found of one.
-    pub(crate) fn note_parts(&self, findings: &[Finding]) {
-        if let Ok(mut parts) = self.parts.lock() {
-            *parts = findings.iter().filter_map(|finding| finding.part.clone()).collect();
-        }
-    }
-
     /// Whether each replay of the endpoint that was checked last differs in what these findings say. A note says
     /// nothing.
     pub(crate) fn knows(&self, findings: &[Finding]) -> bool {
-        let Ok(parts) = self.parts.lock() else { return false };
-        let is_noted = |finding: &Finding| finding.part.as_ref().is_some_and(|part| parts.contains(part));
+        let is_noted = |finding: &Finding| finding.part.as_ref().is_some_and(|part| self.parts.contains(part));
         findings.iter().all(|finding| finding.severity == Severity::Note || is_noted(finding))
     }
+}
 
-    fn take(&self, requests: usize) -> Result<(), Stop> {
-        let take = |left: usize| left.checked_sub(requests);
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map(drop).map_err(|_| Stop::Budget)
-    }
+/// Locks what several requests share. A panic leaves nothing half done in it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a server said of its effects before a check; `None` if the plan does not say how to count.
@@ -108,19 +77,27 @@ pub(crate) struct Before(Option<Ledger>);
 
 pub(crate) struct Probe<'a> {
     pub(crate) endpoint: &'a Endpoint,
-    address: &'a Address,
-    reset: Option<&'a (Method, String)>,
-    shared: &'a Shared,
+    plan: &'a Plan,
+    shared: &'a Mutex<Shared>,
     began: Instant,
     events: Mutex<Vec<Event>>,
     findings: Mutex<Vec<Finding>>,
 }
 
 impl<'a> Probe<'a> {
-    pub(crate) fn new(plan: &'a Plan, endpoint: &'a Endpoint, shared: &'a Shared) -> Self {
-        let (events, findings) = (Mutex::default(), Mutex::default());
-        let (address, reset) = (&plan.address, plan.reset.as_ref());
-        Self { endpoint, address, reset, shared, began: Instant::now(), events, findings }
+    pub(crate) fn new(plan: &'a Plan, endpoint: &'a Endpoint, shared: &'a Mutex<Shared>) -> Self {
+        Self { endpoint, plan, shared, began: Instant::now(), events: Mutex::default(), findings: Mutex::default() }
+    }
+
+    /// Reads or changes what the checks share.
+    pub(crate) fn shared<T>(&self, with: impl FnOnce(&mut Shared) -> T) -> T {
+        with(&mut lock(self.shared))
+    }
+
+    /// Takes so many requests from those that may still be sent.
+    fn take(&self, requests: usize) -> Result<(), Stop> {
+        let left = self.shared(|shared| shared.left.checked_sub(requests).map(|left| shared.left = left));
+        left.ok_or(Stop::Budget)
     }
 
     pub(crate) fn dialect(&self) -> &Dialect {
@@ -162,9 +139,8 @@ impl<'a> Probe<'a> {
     /// A check that finds the same twice has one finding.
     fn push(&self, severity: Severity, rule: Rule, what: String, is_counted: bool, part: Option<String>) {
         let finding = Finding { severity, what, rule: self.dialect().paragraph(rule), is_counted, part };
-        if let Ok(mut findings) = self.findings.lock()
-            && !findings.iter().any(|held| held.severity == severity && held.what == finding.what)
-        {
+        let mut findings = lock(&self.findings);
+        if !findings.iter().any(|held| held.severity == severity && held.what == finding.what) {
             findings.push(finding);
         }
     }
@@ -180,7 +156,7 @@ impl<'a> Probe<'a> {
     }
 
     fn has(&self, is: fn(&Finding) -> bool) -> bool {
-        self.findings.lock().is_ok_and(|findings| findings.iter().any(is))
+        lock(&self.findings).iter().any(is)
     }
 
     /// The endpoint's request, without a key.
@@ -201,43 +177,12 @@ impl<'a> Probe<'a> {
 
     /// Whether keys are sent in quotes.
     pub(crate) fn is_quoted(&self) -> bool {
-        self.shared.is_quoted.load(Ordering::Relaxed)
-    }
-
-    /// Sends the keys of this and the next checks in quotes, or bare.
-    pub(crate) fn quote(&self, is_quoted: bool) {
-        self.shared.is_quoted.store(is_quoted, Ordering::Relaxed);
-    }
-
-    /// Notes that two operations have got equal answers, or not.
-    pub(crate) fn note_alike(&self, are_alike: bool) {
-        self.shared.are_alike.store(are_alike, Ordering::Relaxed);
-    }
-
-    /// Notes that each request of one key runs, or not.
-    pub(crate) fn note_ignored(&self, ignores_keys: bool) {
-        self.shared.ignores_keys.store(ignores_keys, Ordering::Relaxed);
-    }
-
-    /// Notes the headers that this server makes anew for each replay, such as an id of its own.
-    pub(crate) fn note_anew(&self, names: Vec<String>) {
-        if let Ok(mut anew) = self.shared.anew.lock() {
-            *anew = names;
-        }
-    }
-
-    /// The headers that this server makes anew for each replay.
-    pub(crate) fn anew(&self) -> Vec<String> {
-        self.shared.anew.lock().map(|anew| anew.clone()).unwrap_or_default()
-    }
-
-    pub(crate) fn is_anew(&self, name: &str) -> bool {
-        self.shared.anew.lock().is_ok_and(|anew| anew.iter().any(|noted| noted == name))
+        self.shared(|shared| shared.is_quoted)
     }
 
     /// Whether two operations get equal answers.
     pub(crate) fn are_alike(&self) -> bool {
-        self.shared.are_alike.load(Ordering::Relaxed)
+        self.shared(|shared| shared.are_alike)
     }
 
     /// What there is before a request that may get another one's answer, if only a count tells the two apart.
@@ -254,9 +199,9 @@ impl<'a> Probe<'a> {
 
     /// Sends a request over a connection of its own.
     pub(crate) async fn send(&self, label: &str, message: &Message) -> Result<Answer, Stop> {
-        self.shared.take(1)?;
+        self.take(1)?;
         let began = self.began.elapsed();
-        let answer = match Connection::open(self.address).await {
+        let answer = match Connection::open(&self.plan.address).await {
             Ok(mut connection) => connection.send(message).await,
             Err(failure) => Err(failure),
         };
@@ -265,7 +210,7 @@ impl<'a> Probe<'a> {
     }
 
     pub(crate) async fn connection(&self) -> Result<Connection, Stop> {
-        Ok(Connection::open(self.address).await?)
+        Ok(Connection::open(&self.plan.address).await?)
     }
 
     /// Sends a request over this connection.
@@ -275,7 +220,7 @@ impl<'a> Probe<'a> {
         label: &str,
         message: &Message,
     ) -> Result<Result<Answer, Failure>, Stop> {
-        self.shared.take(1)?;
+        self.take(1)?;
         let began = self.began.elapsed();
         let answer = connection.send(message).await;
         self.note(began, label, message, answer.as_ref().map(Answer::summary));
@@ -289,12 +234,12 @@ impl<'a> Probe<'a> {
         messages: &[Message],
     ) -> Result<Vec<Result<Answer, Failure>>, Stop> {
         let copies = messages.len();
-        self.shared.take(copies)?;
+        self.take(copies)?;
         let mut connections = Vec::with_capacity(copies);
         while connections.len() < copies {
             // Some servers have room for five that they have not accepted yet.
             let wave = WAVE.min(copies - connections.len());
-            for connection in join_all((0..wave).map(|_| Connection::open(self.address))).await {
+            for connection in join_all((0..wave).map(|_| Connection::open(&self.plan.address))).await {
                 connections.push(connection?);
             }
             tokio::time::sleep(BETWEEN_WAVES).await;
@@ -317,9 +262,9 @@ impl<'a> Probe<'a> {
 
     /// Sends a request, and hangs up.
     pub(crate) async fn hang_up(&self, label: &str, message: &Message, when: HangUp) -> Result<(), Stop> {
-        self.shared.take(1)?;
+        self.take(1)?;
         let began = self.began.elapsed();
-        let end = connection::hang_up(self.address, message, when).await;
+        let end = connection::hang_up(&self.plan.address, message, when).await;
         let said = end.as_ref().map(|()| "the client hangs up".to_owned());
         self.note(began, label, message, said);
         Ok(end?)
@@ -360,7 +305,7 @@ impl<'a> Probe<'a> {
 
     /// Sends the plan's reset.
     pub(crate) async fn reset(&self) -> Result<(), Stop> {
-        let Some((method, target)) = self.reset else { return Ok(()) };
+        let Some((method, target)) = &self.plan.reset else { return Ok(()) };
         let answer = self.send("the reset", &self.bare(method, target)).await?;
         if answer.status.is_success() {
             return Ok(());
@@ -383,9 +328,9 @@ impl<'a> Probe<'a> {
 
     async fn ledger(&self) -> Result<Option<Ledger>, Stop> {
         let Some((method, target)) = &self.endpoint.count else { return Ok(None) };
-        self.shared.take(1)?;
+        self.take(1)?;
         let (message, began) = (self.bare(method, target), self.began.elapsed());
-        let answer = Connection::open(self.address).await?.send(&message).await?;
+        let answer = Connection::open(&self.plan.address).await?.send(&message).await?;
         let ledger = Ledger::of(&answer);
         let counted = ledger.as_ref().map_or_else(|| answer.summary(), ToString::to_string);
         self.note::<Failure>(began, "effects are counted", &message, Ok(counted));
@@ -430,10 +375,8 @@ impl<'a> Probe<'a> {
     fn note<E: ToString>(&self, began: Duration, label: &str, message: &Message, received: Result<String, E>) {
         let received = received.unwrap_or_else(|error| error.to_string());
         let (label, sent, ended) =
-            (label.to_owned(), message.curl(&self.address.origin(), &self.endpoint.key_header), self.began.elapsed());
-        if let Ok(mut events) = self.events.lock() {
-            events.push(Event { began, ended, label, sent, received });
-        }
+            (label.to_owned(), message.curl(&self.plan.origin(), &self.endpoint.key_header), self.began.elapsed());
+        lock(&self.events).push(Event { began, ended, label, sent, received });
     }
 }
 

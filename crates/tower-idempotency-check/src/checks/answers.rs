@@ -17,7 +17,8 @@ pub(super) fn compare(probe: &Probe<'_>, first: &Answer, again: &Answer) {
         let severity = if probe.dialect().may_show_newer { Severity::Note } else { Severity::Wrong };
         probe.differs(severity, Rule::Retry, "body", what);
     }
-    for difference in headers(first, again).into_iter().filter(|difference| !probe.is_anew(&difference.name)) {
+    let anew = probe.shared(|shared| shared.anew.clone());
+    for difference in headers(first, again).into_iter().filter(|difference| !anew.contains(&difference.name)) {
         let (severity, what) = of_header(probe.dialect(), &difference);
         probe.differs(severity, Rule::Retry, &difference.name, what);
     }

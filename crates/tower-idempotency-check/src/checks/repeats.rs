@@ -20,7 +20,7 @@ const BURSTS: usize = 4;
 /// Sends the endpoint's request, and finds out whether the server honours keys in quotes, as the draft has them, or
 /// bare ones, as most clients send them.
 pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
-    probe.note_ignored(false);
+    probe.shared(|shared| shared.ignores_keys = false);
     let forms = if probe.dialect().name == "draft" { &[true, false][..] } else { &[false] };
     let mut worked: Option<Answer> = None;
     let mut refused = None;
@@ -32,7 +32,7 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
             refused.get_or_insert(first);
             continue;
         }
-        probe.quote(*is_quoted);
+        probe.shared(|shared| shared.is_quoted = *is_quoted);
         let effects = probe.effects(&before, [&first]).await?;
         if effects != 1 && worked.is_none() {
             return Err(Stop::Other(format!(
@@ -75,13 +75,13 @@ async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
         let why = "two operations get equal answers, so that nothing can be inferred from them: say how to count, by `--count`";
         return Err(Stop::Other(why.to_owned()));
     }
-    probe.note_alike(are_alike && is_counted);
+    probe.shared(|shared| shared.are_alike = are_alike && is_counted);
     // What differs from one replay to the next is of the message, whatever its name.
     let again = probe.settled("a retry", &probe.keyed(&key)).await?;
     let third = probe.settled("another retry", &probe.keyed(&key)).await?;
     let is_replay = again.status == third.status && again.body == third.body;
     let differ = headers(&again, &third).into_iter().filter(|difference| is_replay && difference.may_be_anew());
-    probe.note_anew(differ.map(|difference| difference.name).collect());
+    probe.shared(|shared| shared.anew = differ.map(|difference| difference.name).collect());
     Ok(())
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
     let effects = probe.effects(&before, [&first, &again, &third]).await?;
     let did_run = |answer: &Answer| answer.status.is_success() && !is_marked(answer);
     if effects >= 3 && did_run(&again) && did_run(&third) {
-        probe.note_ignored(true);
+        probe.shared(|shared| shared.ignores_keys = true);
         let what = format!(
             "three requests with one key have 3 effects: the server does not look at keys, and the second gets {}",
             again.summary()
@@ -108,11 +108,9 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
     note_if_marked(probe, &first);
     compare(probe, &first, &again);
     compare(probe, &first, &third);
-    if !probe.anew().is_empty() {
-        let what = format!(
-            "these headers differ from one replay to the next, and are not compared: {}",
-            probe.anew().join(", ")
-        );
+    let anew = probe.shared(|shared| shared.anew.join(", "));
+    if !anew.is_empty() {
+        let what = format!("these headers differ from one replay to the next, and are not compared: {anew}");
         probe.found(Severity::Note, Rule::Retry, what);
     }
     if effects > 1 {
