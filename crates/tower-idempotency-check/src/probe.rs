@@ -72,9 +72,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a server said of its effects before a check; `None` if the plan does not say how to count.
-pub(crate) struct Before(Option<Ledger>);
-
 pub(crate) struct Probe<'a> {
     pub(crate) endpoint: &'a Endpoint,
     plan: &'a Plan,
@@ -131,6 +128,13 @@ impl<'a> Probe<'a> {
         self.push(severity, rule, what, true, None);
     }
 
+    /// Notes that requests with one key have more than one effect.
+    pub(crate) fn once(&self, effects: usize, rule: Rule, what: impl Into<String>) {
+        if effects > 1 {
+            self.counted(Severity::Dangerous, rule, what);
+        }
+    }
+
     /// Notes that a replay differs from the first answer in this part of it.
     pub(crate) fn differs(&self, severity: Severity, rule: Rule, part: &str, what: String) {
         self.push(severity, rule, what, false, Some(part.to_owned()));
@@ -185,14 +189,9 @@ impl<'a> Probe<'a> {
         self.shared(|shared| shared.are_alike)
     }
 
-    /// What there is before a request that may get another one's answer, if only a count tells the two apart.
-    pub(crate) async fn before_alike(&self) -> Result<Before, Stop> {
-        if self.are_alike() { self.before().await } else { Ok(Before(None)) }
-    }
-
     /// Whether a success is the answer of the first request, and of no operation of its own. `before` is what there was
     /// before it.
-    pub(crate) async fn is_first(&self, first: &Answer, other: &Answer, before: &Before) -> Result<bool, Stop> {
+    pub(crate) async fn is_first(&self, first: &Answer, other: &Answer, before: &Option<Ledger>) -> Result<bool, Stop> {
         let is_same = other.status.is_success() && other.says_same(first);
         Ok(is_same && (!self.are_alike() || self.effects(before, []).await? == 0))
     }
@@ -201,10 +200,7 @@ impl<'a> Probe<'a> {
     pub(crate) async fn send(&self, label: &str, message: &Message) -> Result<Answer, Stop> {
         self.take(1)?;
         let began = self.began.elapsed();
-        let answer = match Connection::open(&self.plan.address).await {
-            Ok(mut connection) => connection.send(message).await,
-            Err(failure) => Err(failure),
-        };
+        let answer = async { Connection::open(&self.plan.address).await?.send(message).await }.await;
         self.note(began, label, message, answer.as_ref().map(Answer::summary));
         Ok(answer?)
     }
@@ -284,33 +280,34 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Sends the endpoint's request with a new key, and expects it to succeed.
-    pub(crate) async fn first(&self, key: &str) -> Result<Answer, Stop> {
-        let answer = self.send("the first request", &self.keyed(key)).await?;
+    /// Sends the endpoint's request with a new key, and expects it to succeed. Returns the key, and the answer.
+    pub(crate) async fn first(&self) -> Result<(String, Answer), Stop> {
+        let key = self.new_key();
+        let answer = self.succeeds("the first request", &self.keyed(&key)).await?;
+        Ok((key, answer))
+    }
+
+    /// Sends a request that has to succeed.
+    pub(crate) async fn succeeds(&self, label: &str, message: &Message) -> Result<Answer, Stop> {
+        let answer = self.send(label, message).await?;
         if answer.status.is_success() {
             return Ok(answer);
         }
-        Err(Stop::Other(format!("the first request does not succeed: {}", answer.summary())))
+        Err(Stop::Other(format!("{label} does not succeed: {}", answer.summary())))
     }
 
     /// Whether a key of this time is still kept: the retention of a plan may be short.
     pub(crate) fn is_kept(&self, since: Instant) -> Result<(), Stop> {
-        match self.endpoint.retention {
-            Some(retention) if since.elapsed() * 2 > retention => {
-                Err(Stop::Skip("the retention is too short for so many requests"))
-            }
-            _ => Ok(()),
+        if self.endpoint.retention.is_some_and(|retention| since.elapsed() * 2 > retention) {
+            return Err(Stop::Skip("the retention is too short for so many requests"));
         }
+        Ok(())
     }
 
     /// Sends the plan's reset.
     pub(crate) async fn reset(&self) -> Result<(), Stop> {
         let Some((method, target)) = &self.plan.reset else { return Ok(()) };
-        let answer = self.send("the reset", &self.bare(method, target)).await?;
-        if answer.status.is_success() {
-            return Ok(());
-        }
-        Err(Stop::Other(format!("the reset does not succeed: {}", answer.summary())))
+        self.succeeds("the reset", &self.bare(method, target)).await.map(drop)
     }
 
     /// A request without a body, with the endpoint's headers.
@@ -321,12 +318,8 @@ impl<'a> Probe<'a> {
         Message { method, target, headers: headers.cloned().collect(), body: String::new() }
     }
 
-    /// What the server says of its effects now.
-    pub(crate) async fn before(&self) -> Result<Before, Stop> {
-        Ok(Before(self.ledger().await?))
-    }
-
-    async fn ledger(&self) -> Result<Option<Ledger>, Stop> {
+    /// What the server says of its effects now; `None` if the plan does not say how to count.
+    pub(crate) async fn ledger(&self) -> Result<Option<Ledger>, Stop> {
         let Some((method, target)) = &self.endpoint.count else { return Ok(None) };
         self.take(1)?;
         let (message, began) = (self.bare(method, target), self.began.elapsed());
@@ -341,28 +334,22 @@ impl<'a> Probe<'a> {
     /// How many effects there were since: counted, or inferred from the answers.
     pub(crate) async fn effects<'b>(
         &self,
-        before: &Before,
+        before: &Option<Ledger>,
         answers: impl IntoIterator<Item = &'b Answer>,
     ) -> Result<usize, Stop> {
-        match (&before.0, self.ledger().await?) {
-            (Some(before), Some(after)) => Ok(after.since(before)),
-            _ => Ok(effects::inferred(answers)),
-        }
+        let counted = before.as_ref().zip(self.ledger().await?).map(|(before, after)| after.since(before));
+        Ok(counted.unwrap_or_else(|| effects::inferred(answers)))
     }
 
     /// Whether effects that were there before are gone: the server keeps them in memory.
-    pub(crate) async fn has_lost(&self, before: &Before) -> Result<bool, Stop> {
-        Ok(match (&before.0, self.ledger().await?) {
-            (Some(before), Some(after)) => after.is_less_than(before),
-            _ => false,
-        })
+    pub(crate) async fn has_lost(&self, before: &Option<Ledger>) -> Result<bool, Stop> {
+        Ok(before.as_ref().zip(self.ledger().await?).is_some_and(|(before, after)| after.is_less_than(before)))
     }
 
     /// Whether new effects still show where the plan counts them. A list may show the oldest alone.
     pub(crate) async fn still_counts(&self) -> Result<bool, Stop> {
-        let before = self.before().await?;
-        let one = self.first(&self.new_key()).await?;
-        let other = self.first(&self.new_key()).await?;
+        let before = self.ledger().await?;
+        let ((_, one), (_, other)) = (self.first().await?, self.first().await?);
         // Equal answers say nothing of the list.
         Ok(one.body == other.body || self.effects(&before, [&one, &other]).await? == 2)
     }
@@ -374,8 +361,8 @@ impl<'a> Probe<'a> {
 
     fn note<E: ToString>(&self, began: Duration, label: &str, message: &Message, received: Result<String, E>) {
         let received = received.unwrap_or_else(|error| error.to_string());
-        let (label, sent, ended) =
-            (label.to_owned(), message.curl(&self.plan.origin(), &self.endpoint.key_header), self.began.elapsed());
+        let sent = message.curl(&self.plan.origin(), &self.endpoint.key_header);
+        let (label, ended) = (label.to_owned(), self.began.elapsed());
         lock(&self.events).push(Event { began, ended, label, sent, received });
     }
 }

@@ -75,10 +75,10 @@ pub(super) fn note_if_stuck(probe: &Probe<'_>, after: &str, again: &Answer) {
 
 /// Sends the first request again, after something else has happened: its answer is still there.
 pub(super) async fn still_there(probe: &Probe<'_>, label: &str, key: &str, first: &Answer) -> Result<(), Stop> {
-    let before = probe.before().await?;
+    let before = probe.ledger().await?;
     let again = probe.settled("the first request again", &probe.keyed(key)).await?;
     compare(probe, first, &again);
-    if probe.can_count() && probe.effects(&before, []).await? > 0 {
+    if probe.effects(&before, []).await? > 0 {
         probe.counted(Severity::Dangerous, Rule::Retry, format!("after {label}, the first request runs again"));
     }
     Ok(())

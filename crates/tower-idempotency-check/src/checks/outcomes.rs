@@ -11,8 +11,7 @@ use super::answers::{compare, is_marked, note_if_stuck};
 
 pub(super) async fn declined(probe: &Probe<'_>) -> Result<(), Stop> {
     let body = probe.endpoint.settings.declined.as_ref().ok_or(Stop::Needs("declined"))?;
-    let key = probe.new_key();
-    let message = probe.keyed(&key).with_body(body.clone());
+    let message = probe.keyed(&probe.new_key()).with_body(body);
     let first = probe.send("a request that is declined", &message).await?;
     if !first.status.is_client_error() {
         return Err(Stop::Other(format!("the `declined` request gets {}", first.summary())));
@@ -24,8 +23,8 @@ pub(super) async fn declined(probe: &Probe<'_>) -> Result<(), Stop> {
 
 pub(super) async fn server_error(probe: &Probe<'_>) -> Result<(), Stop> {
     let body = probe.endpoint.settings.server_error.as_ref().ok_or(Stop::Needs("server_error"))?;
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let message = probe.keyed(&key).with_body(body.clone());
+    let before = probe.ledger().await?;
+    let message = probe.keyed(&probe.new_key()).with_body(body);
     let first = probe.send("a request that fails", &message).await?;
     if !first.status.is_server_error() {
         return Err(Stop::Other(format!("the `server_error` request gets {}", first.summary())));
@@ -83,12 +82,11 @@ fn of_limited(dialect: &Dialect, again: &Answer) -> Option<Severity> {
 
 pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
     let body = probe.endpoint.settings.rate_limited.as_ref().ok_or(Stop::Needs("rate_limited"))?;
-    let key = probe.new_key();
-    let first = probe.first(&key).await?;
+    let (key, first) = probe.first().await?;
     if is_marked(&first) || !is_marked(&probe.settled("the same again", &probe.keyed(&key)).await?) {
         return Err(Stop::Skip("the server does not mark replays alone, so that a replayed 429 can't be seen"));
     }
-    let message = probe.keyed(&probe.new_key()).with_body(body.clone());
+    let message = probe.keyed(&probe.new_key()).with_body(body);
     let first = probe.send("a request that is limited", &message).await?;
     if first.status.as_u16() != 429 {
         return Err(Stop::Other(format!("the `rate_limited` request gets {}", first.summary())));
@@ -103,14 +101,13 @@ pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
 
 pub(super) async fn retention(probe: &Probe<'_>) -> Result<(), Stop> {
     let retention = probe.endpoint.retention.ok_or(Stop::Needs("retention"))?;
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let first = probe.first(&key).await?;
+    let before = probe.ledger().await?;
+    let (key, first) = probe.first().await?;
     tokio::time::sleep(retention / 2).await;
     let again = probe.settled("after half of the retention", &probe.keyed(&key)).await?;
     compare(probe, &first, &again);
-    if probe.effects(&before, [&first, &again]).await? > 1 {
-        probe.counted(Severity::Dangerous, Rule::Retention, "a key is forgotten before its retention is over");
-    }
+    let effects = probe.effects(&before, [&first, &again]).await?;
+    probe.once(effects, Rule::Retention, "a key is forgotten before its retention is over");
     tokio::time::sleep(retention / 2 + Duration::from_secs(2)).await;
     let late = probe.send("after the retention", &probe.keyed(&key)).await?;
     if probe.can_count() && probe.effects(&before, [&first, &again, &late]).await? < 2 {

@@ -26,7 +26,7 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
     let mut refused = None;
     for is_quoted in forms {
         let form = if *is_quoted { "a request with a key in quotes" } else { "a request with a bare key" };
-        let (message, before) = (probe.keyed_as(&probe.new_key(), *is_quoted), probe.before().await?);
+        let (message, before) = (probe.keyed_as(&probe.new_key(), *is_quoted), probe.ledger().await?);
         let first = probe.send(form, &message).await?;
         if !first.status.is_success() {
             refused.get_or_insert(first);
@@ -66,8 +66,8 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
 
 /// Finds out whether two operations get equal answers, such as 204. Then only a count tells them apart.
 async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let another = probe.first(&key).await?;
+    let before = probe.ledger().await?;
+    let (key, another) = probe.first().await?;
     // A server that takes both for one operation is for the check `new-key` to find.
     let is_counted = probe.can_count() && probe.effects(&before, [&another]).await? == 1;
     let are_alike = another.says_same(worked);
@@ -86,8 +86,8 @@ async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
 }
 
 pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let first = probe.first(&key).await?;
+    let before = probe.ledger().await?;
+    let (key, first) = probe.first().await?;
     let again = probe.settled("the same request again", &probe.keyed(&key)).await?;
     let third = probe.settled("and again", &probe.keyed(&key)).await?;
     let effects = probe.effects(&before, [&first, &again, &third]).await?;
@@ -113,10 +113,7 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
         let what = format!("these headers differ from one replay to the next, and are not compared: {anew}");
         probe.found(Severity::Note, Rule::Retry, what);
     }
-    if effects > 1 {
-        let what = format!("three requests with one key have {effects} effects");
-        probe.counted(Severity::Dangerous, Rule::Retry, what);
-    }
+    probe.once(effects, Rule::Retry, format!("three requests with one key have {effects} effects"));
     if !is_marked(&again) && again.status.is_success() {
         let what = "a client can't see that the second answer is a replay: no header says so";
         probe.found(Severity::Note, Rule::Marker, what);
@@ -125,8 +122,8 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn another_key(probe: &Probe<'_>) -> Result<(), Stop> {
-    let before = probe.before().await?;
-    let first = probe.first(&probe.new_key()).await?;
+    let before = probe.ledger().await?;
+    let (_, first) = probe.first().await?;
     let other = probe.send("the same with another key", &probe.keyed(&probe.new_key())).await?;
     if !other.status.is_success() {
         let what = format!("the same request with a new key is refused: {}", other.summary());
@@ -147,7 +144,7 @@ pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(header) = says["probe_header"].as_str().filter(|_| described.status.is_success()) else {
         return Err(Stop::Skip("no `probe_header` in `/.well-known/idempotency` says that the server answers probes"));
     };
-    let (key, before) = (probe.new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.ledger().await?);
     let looks = probe.keyed(&key).with(header, "?1".to_owned());
     let unknown = probe.send("a probe of a new key", &looks).await?;
     if unknown.status.is_success() || probe.effects(&before, [&unknown]).await? > 0 {
@@ -159,12 +156,10 @@ pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
         let what = format!("a probe of a new key gets {}, and not 404", unknown.summary());
         probe.found(Severity::Wrong, Rule::Probe, what);
     }
-    let first = probe.first(&key).await?;
+    let first = probe.succeeds("the first request", &probe.keyed(&key)).await?;
     let replay = probe.send("a probe after the request", &looks).await?;
     compare(probe, &first, &replay);
-    if probe.effects(&before, [&first, &replay]).await? > 1 {
-        probe.counted(Severity::Dangerous, Rule::Probe, "a probe after the request runs");
-    }
+    probe.once(probe.effects(&before, [&first, &replay]).await?, Rule::Probe, "a probe after the request runs");
     let Some((name, value)) = &probe.endpoint.other_account else { return Ok(()) };
     let other = probe.send("another account's probe", &looks.set(name, value)).await?;
     if other.status != unknown.status {
@@ -189,15 +184,13 @@ pub(super) async fn at_once(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let message = probe.keyed(&key).with_body(body.to_owned());
+    let before = probe.ledger().await?;
+    let message = probe.keyed(&probe.new_key()).with_body(body);
     let answers = probe.at_once("copies of the request", &vec![message.clone(); COPIES]).await?;
     let came: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
     let after = probe.settled("once more", &message).await?;
     let effects = probe.effects(&before, came.iter().copied().chain([&after])).await?;
-    if effects > 1 {
-        probe.counted(Severity::Dangerous, Rule::InFlight, format!("{COPIES} copies at once have {effects} effects"));
-    }
+    probe.once(effects, Rule::InFlight, format!("{COPIES} copies at once have {effects} effects"));
     if probe.can_count() && effects == 0 {
         probe.counted(Severity::Dangerous, Rule::InFlight, format!("{COPIES} copies at once have no effect at all"));
     }
@@ -237,22 +230,16 @@ pub(super) fn wrong_in_flight(dialect: &Dialect, refused: &Answer) -> Option<Str
     let code = dialect.in_flight_code.filter(|code| !text.contains(code));
     let after = refused.header("retry-after");
     let is_number = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty();
-    match (code, after) {
-        _ if refused.status.as_u16() != dialect.in_flight => {
-            let wanted = dialect.in_flight;
-            Some(format!("a request in flight is refused, and not with {wanted}: {}", refused.summary()))
-        }
-        (Some(code), _) => {
-            Some(format!("a request in flight is refused without the code {code}: {}", refused.summary()))
-        }
+    let how = match (code, after) {
+        _ if refused.status.as_u16() != dialect.in_flight => format!(", and not with {}", dialect.in_flight),
+        (Some(code), _) => format!(" without the code {code}"),
         (None, Some(after)) if !is_number(after) && httpdate::parse_http_date(after).is_err() => {
-            Some(format!("Retry-After is neither seconds nor a date: {after:?}"))
+            return Some(format!("Retry-After is neither seconds nor a date: {after:?}"));
         }
-        (None, None) if matches!(dialect.name, "acp" | "iceberg") => {
-            Some(format!("a request in flight is refused without Retry-After: {}", refused.summary()))
-        }
-        _ => None,
-    }
+        (None, None) if matches!(dialect.name, "acp" | "iceberg") => " without Retry-After".to_owned(),
+        _ => return None,
+    };
+    Some(format!("a request in flight is refused{how}: {}", refused.summary()))
 }
 
 #[cfg(test)]
