@@ -6,6 +6,7 @@ use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::connection::Connection;
 use crate::http::message::Answer;
+use crate::http::volatile::is_of_connection;
 use crate::probe::{Probe, Stop};
 
 use super::differences::NO_OTHER_BODY;
@@ -48,9 +49,7 @@ pub(super) async fn after_replay(probe: &Probe<'_>) -> Result<(), Stop> {
 /// `keep-alive` (RFC 9112, sections 6.3 and 9.3).
 fn closes(answer: &Answer) -> bool {
     let has = |name: &str| answer.headers.contains_key(name);
-    let lines = answer.headers.get_all("connection").iter().filter_map(|line| line.to_str().ok());
-    let options: Vec<_> = lines.flat_map(|line| line.split(',')).map(|said| said.trim().to_ascii_lowercase()).collect();
-    let says = |option: &str| options.iter().any(|said| said == option);
+    let says = |option: &str| is_of_connection(&answer.headers, option);
     let is_empty = matches!(answer.status.as_u16(), 204 | 304);
     let is_open_ended = !is_empty && !has("content-length") && !has("transfer-encoding");
     says("close") || is_open_ended || answer.version < Version::HTTP_11 && !says("keep-alive")
