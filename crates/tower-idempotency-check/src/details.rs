@@ -25,26 +25,30 @@ pub(crate) fn details(body: &str) -> Vec<(String, String)> {
     let Some(json) = serde_json::from_str(body).ok().filter(|json: &Value| json.is_object() || json.is_array()) else {
         return Vec::new();
     };
-    let mut found = Found::default();
-    found.walk(&json, &mut String::new(), 0, false);
-    let depths: Vec<_> = found.leaves.keys().map(|(depth, _)| *depth).collect();
-    let deepest = depths.last().copied();
-    let is_kept = |depth: usize| depth < DEPTHS || Some(depth) == deepest;
-    let leaves = found.leaves.iter().filter(|((depth, _), _)| is_kept(*depth));
-    let mut all: Vec<_> = leaves
-        .filter_map(|((depth, is_item), path)| {
-            let place = if *is_item { "in a list" } else { "in an object" };
-            Some((format!("another value at depth {depth}, {place}"), changed(&json, path, other_value)?))
-        })
-        .collect();
-    for path in found.lists.iter().take(ALONE).chain(found.typed.values().rev()) {
-        let value = json.pointer(path).unwrap_or(&Value::Null);
-        for (label, other) in others(value).into_iter().filter(|(_, other)| other != value) {
-            all.extend(changed(&json, path, |_| Some(other.clone())).map(|body| (label.to_owned(), body)));
+    let places = places(&json);
+    // Of each depth, one in an object and one in a list.
+    let mut leaves = BTreeMap::new();
+    for place in KINDS.iter().flat_map(|is| places.iter().filter(|place| is(place.value))) {
+        leaves.entry((place.depth, place.is_item)).or_insert(place);
+    }
+    let deepest = leaves.keys().last().map(|(depth, _)| *depth);
+    leaves.retain(|(depth, _), _| *depth < DEPTHS || Some(*depth) == deepest);
+    let mut all = Vec::new();
+    for ((depth, is_item), place) in leaves {
+        let label = format!("another value at depth {depth}, {}", if is_item { "in a list" } else { "in an object" });
+        all.extend(changed(&json, place, other_value).map(|body| (label, body)));
+    }
+    let lists = places.iter().filter(|place| place.value.is_array()).take(ALONE);
+    // The first value of each kind gets other types.
+    let typed = KINDS.iter().filter_map(|is| places.iter().find(|place| is(place.value)));
+    for place in lists.chain(typed) {
+        for (label, other) in others(place.value).into_iter().filter(|(_, other)| other != place.value) {
+            all.extend(changed(&json, place, |_| Some(other.clone())).map(|body| (label.to_owned(), body)));
         }
     }
     let digit = "another last digit of a number that no double holds";
-    all.extend(found.big.and_then(|path| Some((digit.to_owned(), changed(&json, &path, same_double)?))));
+    let big = places.iter().find_map(|place| changed(&json, place, same_double));
+    all.extend(big.map(|body| (digit.to_owned(), body)));
     all.extend(lesser(&json).map(|lesser| ("JSON without one of its members".to_owned(), lesser)));
     let texts = |label: &str, change: fn(&str) -> String| {
         let changed = with_texts(&json, change);
@@ -70,10 +74,8 @@ pub(crate) fn groups(body: &str) -> Vec<Group> {
     let blanks = " ".repeat(BLANKS);
     let late = vec![("a difference after 9,000 blanks", format!("{blanks}{other}"))];
     let mut groups = vec![(format!("{blanks}{body}"), late)];
-    let mut found = Found::default();
-    found.walk(&json, &mut String::new(), 0, false);
-    for path in found.strings.iter().take(ALONE) {
-        let ended = |end: &str| changed(&json, path, |text| Some(format!("{}{end}", text.as_str()?).into()));
+    for place in places(&json).iter().filter(|place| place.value.is_string()).take(ALONE) {
+        let ended = |end: &str| changed(&json, place, |text| Some(format!("{}{end}", text.as_str()?).into()));
         let (one, other) = (format!("{}x", "x".repeat(LONG)), format!("{}y", "x".repeat(LONG)));
         let long = [("a difference after 1,100 characters of a string", other.as_str())];
         // With its accent by itself, it is the same letter to Unicode, and not the same text.
@@ -126,59 +128,35 @@ fn same_double(value: &Value) -> Option<Value> {
     next.map(Value::from).find(|next| next.as_f64() == value.as_f64())
 }
 
-/// Where the values are that can be changed, as JSON Pointers.
-#[derive(Default)]
-struct Found {
-    /// Of each depth, one in an object and one in a list. A number comes first: another one is likely to be valid.
-    leaves: BTreeMap<(usize, bool), String>,
-    ranks: BTreeMap<(usize, bool), u8>,
-    lists: Vec<String>,
-    /// The first value of each rank, which gets other types.
-    typed: BTreeMap<u8, String>,
-    strings: Vec<String>,
-    /// A number with a neighbour that is the same as a double.
-    big: Option<String>,
+/// The kinds of values that can be changed. A number comes first: another one is likely to be valid.
+const KINDS: [fn(&Value) -> bool; 3] = [Value::is_number, Value::is_string, Value::is_boolean];
+
+/// A value, and where it is.
+struct Place<'a> {
+    /// As a JSON Pointer.
+    path: String,
+    depth: usize,
+    is_item: bool,
+    value: &'a Value,
 }
 
-impl Found {
-    fn walk(&mut self, value: &Value, path: &mut String, depth: usize, is_item: bool) {
-        if value.is_array() {
-            self.lists.push(path.clone());
-        }
-        let length = path.len();
-        let members: Vec<(String, &Value)> = match value {
+/// All values of the JSON, each before those in it.
+fn places(json: &Value) -> Vec<Place<'_>> {
+    fn walk<'a>(place: Place<'a>, places: &mut Vec<Place<'a>>) {
+        let (path, depth, is_item) = (place.path.clone(), place.depth + 1, place.value.is_array());
+        let members: Vec<(String, &Value)> = match place.value {
             Value::Object(members) => members.iter().map(|(name, value)| (escaped(name), value)).collect(),
             Value::Array(items) => items.iter().enumerate().map(|(at, value)| (at.to_string(), value)).collect(),
-            _ => return self.leaf(value, path, depth, is_item),
+            _ => Vec::new(),
         };
-        for (name, member) in members {
-            path.push('/');
-            path.push_str(&name);
-            self.walk(member, path, depth + 1, value.is_array());
-            path.truncate(length);
+        places.push(place);
+        for (name, value) in members {
+            walk(Place { path: format!("{path}/{name}"), depth, is_item, value }, places);
         }
     }
-
-    fn leaf(&mut self, value: &Value, path: &str, depth: usize, is_item: bool) {
-        if value.is_string() {
-            self.strings.push(path.to_owned());
-        }
-        if self.big.is_none() && same_double(value).is_some() {
-            self.big = Some(path.to_owned());
-        }
-        let rank = match value {
-            Value::Number(_) => 3,
-            Value::String(_) => 2,
-            Value::Bool(_) => 1,
-            _ => return,
-        };
-        let held = self.ranks.entry((depth, is_item)).or_default();
-        if rank > *held {
-            *held = rank;
-            self.leaves.insert((depth, is_item), path.to_owned());
-        }
-        self.typed.entry(rank).or_insert_with(|| path.to_owned());
-    }
+    let mut places = Vec::new();
+    walk(Place { path: String::new(), depth: 0, is_item: false, value: json }, &mut places);
+    places
 }
 
 /// A name as a part of a JSON Pointer.
@@ -187,10 +165,10 @@ fn escaped(name: &str) -> String {
 }
 
 /// The JSON with the value at this place changed.
-fn changed(json: &Value, path: &str, change: impl Fn(&Value) -> Option<Value>) -> Option<String> {
+fn changed(json: &Value, place: &Place<'_>, change: impl Fn(&Value) -> Option<Value>) -> Option<String> {
+    let other = change(place.value)?;
     let mut json = json.clone();
-    let value = json.pointer_mut(path)?;
-    *value = change(value)?;
+    *json.pointer_mut(&place.path)? = other;
     Some(json.to_string())
 }
 

@@ -47,8 +47,8 @@ pub(crate) struct Dialect {
     pub(crate) may_show_newer: bool,
     /// Whether JSON is compared by its meaning.
     pub(crate) compares_meaning: bool,
-    /// The statuses of a key that belongs to another request.
-    pub(crate) reused: &'static [u16],
+    /// The status of a key that belongs to another request.
+    pub(crate) reused: u16,
     /// The code that a body says then.
     pub(crate) reused_code: Option<&'static str>,
     /// The status of a request whose first copy still runs.
@@ -71,7 +71,7 @@ const DRAFT: Dialect = Dialect {
     replays_headers: true,
     may_show_newer: false,
     compares_meaning: false,
-    reused: &[422],
+    reused: 422,
     reused_code: None,
     in_flight: 409,
     in_flight_code: None,
@@ -97,7 +97,7 @@ const STRIPE: Dialect = Dialect {
     name: "stripe",
     does_echo: true,
     replays_headers: false,
-    reused: &[400],
+    reused: 400,
     reused_code: Some("idempotency_error"),
     in_flight_code: Some("idempotency_key_in_use"),
     replays_500: Some(true),
@@ -191,25 +191,24 @@ impl Dialect {
         Self::ALL.into_iter().find(|dialect| dialect.name == name)
     }
 
+    /// All profiles, in the order of these names, which head the columns of a table.
+    #[cfg(test)]
+    pub(crate) fn columns(names: [&str; Self::ALL.len()]) -> [Self; Self::ALL.len()] {
+        names.map(|name| Self::named(name).unwrap())
+    }
+
     /// Where the profile says a rule, and what.
     pub(crate) fn paragraph(&self, rule: Rule) -> String {
-        match rule {
+        let of_all = match rule {
             Rule::Marker => {
-                "no document asks for it; `Idempotent-Replayed: true` is Stripe's header, and the commonest".to_owned()
+                "no document asks for it; `Idempotent-Replayed: true` is Stripe's header, and the commonest"
             }
-            Rule::Probe => {
-                "no document asks for it; the server's own description says that it answers probes".to_owned()
-            }
-            Rule::Target => {
-                "RFC 9110, sections 7.1 and 9.1: method and target, its query included, say what is asked".to_owned()
-            }
-            Rule::Connection => {
-                "RFC 9112, section 9.3: a connection of HTTP/1.1 goes on unless one side says `close`".to_owned()
-            }
-            Rule::Fields => {
-                "RFC 9110: Date (section 6.6.1), fields of one connection (7.6.1), Content-Length (8.6)".to_owned()
-            }
-            rule => format!("{}: {}", self.document, (self.paragraphs)(rule)),
-        }
+            Rule::Probe => "no document asks for it; the server's own description says that it answers probes",
+            Rule::Target => "RFC 9110, sections 7.1 and 9.1: method and target, its query included, say what is asked",
+            Rule::Connection => "RFC 9112, section 9.3: a connection of HTTP/1.1 goes on unless one side says `close`",
+            Rule::Fields => "RFC 9110: Date (section 6.6.1), fields of one connection (7.6.1), Content-Length (8.6)",
+            rule => return format!("{}: {}", self.document, (self.paragraphs)(rule)),
+        };
+        of_all.to_owned()
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::dialect::Dialect;
 use crate::http::address::{Address, AddressError};
+use crate::http::message::Message;
 
 /// What is examined: a server, its endpoints, and limits. Read it from TOML with [`Plan::from_toml`].
 #[derive(Debug, Clone)]
@@ -24,25 +25,16 @@ pub struct Plan {
 pub(crate) struct Endpoint {
     pub(crate) dialect: Dialect,
     pub(crate) key_header: String,
-    pub(crate) method: Method,
-    pub(crate) target: String,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
+    /// The request that succeeds, without a key.
+    pub(crate) request: Message,
     /// Another body that is valid.
     pub(crate) other_body: Option<String>,
-    pub(crate) other_path: Option<String>,
     pub(crate) other_account: Option<(String, String)>,
     pub(crate) count: Option<(Method, String)>,
-    /// Bodies that are answered in a way of their own.
-    pub(crate) declined: Option<String>,
-    pub(crate) server_error: Option<String>,
-    pub(crate) rate_limited: Option<String>,
-    /// A request that takes a while.
-    pub(crate) slow: Option<String>,
     /// How long a key is remembered, if that is short enough to wait for.
     pub(crate) retention: Option<Duration>,
-    pub(crate) restart: Option<String>,
-    pub(crate) kill: Option<String>,
+    /// What is taken as it is written: another path, bodies that are answered in a way of their own, and commands.
+    pub(crate) settings: Settings,
 }
 
 /// Why there is no plan.
@@ -247,42 +239,29 @@ fn inherited(lines: &[String], own: &[String]) -> Vec<String> {
 
 impl Endpoint {
     fn new(settings: Settings, target: String) -> Result<Self, PlanError> {
-        let profile = settings.profile.unwrap_or_else(|| "draft".to_owned());
-        let dialect = Dialect::named(&profile).ok_or(PlanError::Field {
-            field: "profile",
-            value: profile,
-            form: "draft, stripe, acp or iceberg",
-        })?;
-        let body = settings.data.unwrap_or_default();
+        let profile = settings.profile.as_deref().unwrap_or("draft");
+        let dialect = read("profile", profile, "draft, stripe, acp or iceberg", Dialect::named)?;
+        let body = settings.data.clone().unwrap_or_default();
         let mut headers = settings.headers.iter().map(|line| header("headers", line)).collect::<Result<Vec<_>, _>>()?;
         if !body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
             headers.push(("content-type".to_owned(), content_type(&body).to_owned()));
         }
-        let method = settings.method.unwrap_or_else(|| "POST".to_owned());
-        let form = "a method in capital letters";
-        let method = in_capitals(&method).ok_or(PlanError::Field { field: "method", value: method, form })?;
-        let other_path = settings.other_path;
-        if let Some(path) = other_path.clone().filter(|path| !path.starts_with('/')) {
-            return Err(PlanError::Field { field: "other_path", value: path, form: "a path, as in /refunds" });
+        let method = settings.method.as_deref().unwrap_or("POST");
+        let method = read("method", method, "a method in capital letters", in_capitals)?;
+        if let Some(path) = &settings.other_path {
+            read("other_path", path, "a path, as in /refunds", |path| path.starts_with('/').then_some(()))?;
         }
+        let time = "a time of at most 10 minutes, such as 5s or 1m 30s";
+        let retention = settings.retention.as_deref().map(|text| read("retention", text, time, duration));
         Ok(Self {
             dialect,
-            key_header: settings.key_header.unwrap_or_else(|| "Idempotency-Key".to_owned()),
-            method,
-            target,
-            headers,
-            other_body: settings.other_data.or_else(|| crate::vary::other(&body)),
-            body,
-            other_path,
+            key_header: settings.key_header.clone().unwrap_or_else(|| "Idempotency-Key".to_owned()),
+            other_body: settings.other_data.clone().or_else(|| crate::vary::other(&body)),
+            request: Message { method, target, headers, body },
             other_account: settings.other_account.as_deref().map(|line| header("other_account", line)).transpose()?,
             count: settings.count.as_deref().map(|text| asked("count", text)).transpose()?,
-            declined: settings.declined,
-            server_error: settings.server_error,
-            rate_limited: settings.rate_limited,
-            slow: settings.slow,
-            retention: settings.retention.as_deref().map(duration).transpose()?,
-            restart: settings.restart,
-            kill: settings.kill,
+            retention: retention.transpose()?,
+            settings,
         })
     }
 }
@@ -292,19 +271,26 @@ fn content_type(body: &str) -> &'static str {
     if body.trim_start().starts_with(['{', '[']) { "application/json" } else { "application/x-www-form-urlencoded" }
 }
 
+/// Reads the value of a field, or says which form it has to have.
+pub(crate) fn read<T>(
+    field: &'static str,
+    value: &str,
+    form: &'static str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, PlanError> {
+    read(value).ok_or_else(|| PlanError::Field { field, value: value.to_owned(), form })
+}
+
 /// Reads `5s`.
-fn duration(text: &str) -> Result<Duration, PlanError> {
-    let parsed = humantime::parse_duration(text).ok().filter(|retention| *retention <= MAX_RETENTION);
-    let form = "a time of at most 10 minutes, such as 5s or 1m 30s";
-    parsed.ok_or_else(|| PlanError::Field { field: "retention", value: text.to_owned(), form })
+fn duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok().filter(|retention| *retention <= MAX_RETENTION)
 }
 
 /// Reads `Name: value`.
 fn header(field: &'static str, line: &str) -> Result<(String, String), PlanError> {
     let parts = line.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
-    let error =
-        || PlanError::Field { field, value: "***".to_owned(), form: "a header, as in \"Authorization: Bearer a\"" };
-    parts.filter(|(name, _)| !name.is_empty()).ok_or_else(error)
+    let form = "a header, as in \"Authorization: Bearer a\"";
+    parts.filter(|(name, _)| !name.is_empty()).ok_or_else(|| PlanError::Field { field, value: "***".to_owned(), form })
 }
 
 /// Reads a method. In small letters it is another one to some servers (RFC 9110, section 9.1).
@@ -314,12 +300,11 @@ fn in_capitals(text: &str) -> Option<Method> {
 
 /// Reads `GET /path`.
 fn asked(field: &'static str, text: &str) -> Result<(Method, String), PlanError> {
-    let error =
-        || PlanError::Field { field, value: text.to_owned(), form: "a method and a path, as in \"GET /charges\"" };
-    let (method, path) = text.trim().split_once(' ').ok_or_else(error)?;
-    let method = in_capitals(method).ok_or_else(error)?;
-    let path = path.trim();
-    if path.starts_with('/') { Ok((method, path.to_owned())) } else { Err(error()) }
+    read(field, text, "a method and a path, as in \"GET /charges\"", |text| {
+        let (method, path) = text.trim().split_once(' ')?;
+        let path = Some(path.trim()).filter(|path| path.starts_with('/'))?;
+        Some((in_capitals(method)?, path.to_owned()))
+    })
 }
 
 #[cfg(test)]
@@ -343,7 +328,8 @@ mod tests {
                 let plan = format!("url = \"http://127.0.0.1:1/\"\ndata = '{body}'\nheaders = [\"{header}\"]");
                 let endpoint = &Plan::from_toml(&plan).unwrap().endpoints[0];
                 let of_type = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("content-type");
-                let types: Vec<_> = endpoint.headers.iter().filter(of_type).map(|(_, value)| value.as_str()).collect();
+                let types: Vec<_> =
+                    endpoint.request.headers.iter().filter(of_type).map(|(_, value)| value.as_str()).collect();
                 let expected: Vec<_> = own.or(fitting).into_iter().collect();
                 assert_eq!(types, expected, "{body:?} {header}");
             }
@@ -370,7 +356,7 @@ mod tests {
     fn a_plan_has_its_endpoints_or_is_one_and_all_are_of_one_server() {
         let targets = |endpoints: &str| -> Result<Vec<_>, _> {
             let plan = Plan::from_toml(&format!("url = \"http://127.0.0.1:1/a\"\n{endpoints}"))?;
-            Ok::<_, PlanError>(plan.endpoints.into_iter().map(|endpoint| endpoint.target).collect())
+            Ok::<_, PlanError>(plan.endpoints.into_iter().map(|endpoint| endpoint.request.target).collect())
         };
         assert_eq!(targets("").unwrap(), ["/a"]);
         assert_eq!(targets("[[endpoint]]\nmethod = \"PUT\"").unwrap(), ["/a"]);

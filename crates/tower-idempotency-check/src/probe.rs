@@ -1,7 +1,6 @@
 //! What a check works with: it sends requests, counts them, and notes what came of each.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -10,7 +9,6 @@ use http::Method;
 use crate::dialect::{Dialect, Rule};
 use crate::effects::{self, Ledger};
 use crate::finding::{Event, Finding, Severity};
-use crate::http::address::Address;
 use crate::http::connection::{self, Connection, HangUp};
 use crate::http::failure::Failure;
 use crate::http::message::{Answer, Message};
@@ -32,6 +30,9 @@ pub(crate) enum Stop {
     /// The plan does not say what the check needs.
     #[error("{0}")]
     Skip(&'static str),
+    /// The plan lacks this field.
+    #[error("it needs `--{option}`, or `{0}` in a plan", option = .0.replace('_', "-"))]
+    Needs(&'static str),
     #[error("the most requests were sent; --max-requests permits more")]
     Budget,
     #[error("{0}")]
@@ -41,83 +42,59 @@ pub(crate) enum Stop {
 }
 
 /// What the checks of an endpoint share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Shared {
     /// The requests that may still be sent, of all checks together.
-    left: AtomicUsize,
+    pub(crate) left: usize,
     /// Keys are sent in quotes, as a String of structured fields.
-    is_quoted: AtomicBool,
+    pub(crate) is_quoted: bool,
     /// Two operations have got equal answers.
-    are_alike: AtomicBool,
+    pub(crate) are_alike: bool,
     /// Each request of one key runs.
-    ignores_keys: AtomicBool,
-    /// Headers that the server makes anew for each replay.
-    anew: Mutex<Vec<String>>,
+    pub(crate) ignores_keys: bool,
+    /// Headers that the server makes anew for each replay, such as an id of its own.
+    pub(crate) anew: Vec<String>,
     /// In what a replay differs from the first answer, wherever there is one.
-    parts: Mutex<Vec<String>>,
+    pub(crate) parts: Vec<String>,
 }
 
 impl Shared {
-    pub(crate) fn new(most: usize) -> Self {
-        let [is_quoted, are_alike, ignores_keys] = [(); 3].map(|()| AtomicBool::new(false));
-        Self {
-            left: AtomicUsize::new(most),
-            is_quoted,
-            are_alike,
-            ignores_keys,
-            anew: Mutex::default(),
-            parts: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn left(&self) -> usize {
-        self.left.load(Ordering::Relaxed)
-    }
-
-    /// Whether the server of the endpoint that was checked last does not look at keys.
-    pub(crate) fn ignores_keys(&self) -> bool {
-        self.ignores_keys.load(Ordering::Relaxed)
-    }
-
-    /// Notes in what the server's replays differ from the first answer, by what was found of one.
-    pub(crate) fn note_parts(&self, findings: &[Finding]) {
-        if let Ok(mut parts) = self.parts.lock() {
-            *parts = findings.iter().filter_map(|finding| finding.part.clone()).collect();
-        }
-    }
-
     /// Whether each replay of the endpoint that was checked last differs in what these findings say. A note says
     /// nothing.
     pub(crate) fn knows(&self, findings: &[Finding]) -> bool {
-        let Ok(parts) = self.parts.lock() else { return false };
-        let is_noted = |finding: &Finding| finding.part.as_ref().is_some_and(|part| parts.contains(part));
+        let is_noted = |finding: &Finding| finding.part.as_ref().is_some_and(|part| self.parts.contains(part));
         findings.iter().all(|finding| finding.severity == Severity::Note || is_noted(finding))
-    }
-
-    fn take(&self, requests: usize) -> Result<(), Stop> {
-        let take = |left: usize| left.checked_sub(requests);
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map(drop).map_err(|_| Stop::Budget)
     }
 }
 
-/// What a server said of its effects before a check; `None` if the plan does not say how to count.
-pub(crate) struct Before(Option<Ledger>);
+/// Locks what several requests share. A panic leaves nothing half done in it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub(crate) struct Probe<'a> {
     pub(crate) endpoint: &'a Endpoint,
-    address: &'a Address,
-    reset: Option<&'a (Method, String)>,
-    shared: &'a Shared,
+    plan: &'a Plan,
+    shared: &'a Mutex<Shared>,
     began: Instant,
     events: Mutex<Vec<Event>>,
     findings: Mutex<Vec<Finding>>,
 }
 
 impl<'a> Probe<'a> {
-    pub(crate) fn new(plan: &'a Plan, endpoint: &'a Endpoint, shared: &'a Shared) -> Self {
-        let (events, findings) = (Mutex::default(), Mutex::default());
-        let (address, reset) = (&plan.address, plan.reset.as_ref());
-        Self { endpoint, address, reset, shared, began: Instant::now(), events, findings }
+    pub(crate) fn new(plan: &'a Plan, endpoint: &'a Endpoint, shared: &'a Mutex<Shared>) -> Self {
+        Self { endpoint, plan, shared, began: Instant::now(), events: Mutex::default(), findings: Mutex::default() }
+    }
+
+    /// Reads or changes what the checks share.
+    pub(crate) fn shared<T>(&self, with: impl FnOnce(&mut Shared) -> T) -> T {
+        with(&mut lock(self.shared))
+    }
+
+    /// Takes so many requests from those that may still be sent.
+    fn take(&self, requests: usize) -> Result<(), Stop> {
+        let left = self.shared(|shared| shared.left.checked_sub(requests).map(|left| shared.left = left));
+        left.ok_or(Stop::Budget)
     }
 
     pub(crate) fn dialect(&self) -> &Dialect {
@@ -151,6 +128,13 @@ impl<'a> Probe<'a> {
         self.push(severity, rule, what, true, None);
     }
 
+    /// Notes that requests with one key have more than one effect.
+    pub(crate) fn once(&self, effects: usize, rule: Rule, what: impl Into<String>) {
+        if effects > 1 {
+            self.counted(Severity::Dangerous, rule, what);
+        }
+    }
+
     /// Notes that a replay differs from the first answer in this part of it.
     pub(crate) fn differs(&self, severity: Severity, rule: Rule, part: &str, what: String) {
         self.push(severity, rule, what, false, Some(part.to_owned()));
@@ -159,9 +143,8 @@ impl<'a> Probe<'a> {
     /// A check that finds the same twice has one finding.
     fn push(&self, severity: Severity, rule: Rule, what: String, is_counted: bool, part: Option<String>) {
         let finding = Finding { severity, what, rule: self.dialect().paragraph(rule), is_counted, part };
-        if let Ok(mut findings) = self.findings.lock()
-            && !findings.iter().any(|held| held.severity == severity && held.what == finding.what)
-        {
+        let mut findings = lock(&self.findings);
+        if !findings.iter().any(|held| held.severity == severity && held.what == finding.what) {
             findings.push(finding);
         }
     }
@@ -177,14 +160,12 @@ impl<'a> Probe<'a> {
     }
 
     fn has(&self, is: fn(&Finding) -> bool) -> bool {
-        self.findings.lock().is_ok_and(|findings| findings.iter().any(is))
+        lock(&self.findings).iter().any(is)
     }
 
     /// The endpoint's request, without a key.
     pub(crate) fn plain(&self) -> Message {
-        let Endpoint { method, target, headers, body, .. } = self.endpoint;
-        let (method, target) = (method.clone(), target.clone());
-        Message { method, target, headers: headers.clone(), body: body.clone().into() }
+        self.endpoint.request.clone()
     }
 
     /// The endpoint's request, with this key in the form that the server honours.
@@ -200,71 +181,32 @@ impl<'a> Probe<'a> {
 
     /// Whether keys are sent in quotes.
     pub(crate) fn is_quoted(&self) -> bool {
-        self.shared.is_quoted.load(Ordering::Relaxed)
-    }
-
-    /// Sends the keys of this and the next checks in quotes, or bare.
-    pub(crate) fn quote(&self, is_quoted: bool) {
-        self.shared.is_quoted.store(is_quoted, Ordering::Relaxed);
-    }
-
-    /// Notes that two operations have got equal answers, or not.
-    pub(crate) fn note_alike(&self, are_alike: bool) {
-        self.shared.are_alike.store(are_alike, Ordering::Relaxed);
-    }
-
-    /// Notes that each request of one key runs, or not.
-    pub(crate) fn note_ignored(&self, ignores_keys: bool) {
-        self.shared.ignores_keys.store(ignores_keys, Ordering::Relaxed);
-    }
-
-    /// Notes the headers that this server makes anew for each replay, such as an id of its own.
-    pub(crate) fn note_anew(&self, names: Vec<String>) {
-        if let Ok(mut anew) = self.shared.anew.lock() {
-            *anew = names;
-        }
-    }
-
-    /// The headers that this server makes anew for each replay.
-    pub(crate) fn anew(&self) -> Vec<String> {
-        self.shared.anew.lock().map(|anew| anew.clone()).unwrap_or_default()
-    }
-
-    pub(crate) fn is_anew(&self, name: &str) -> bool {
-        self.shared.anew.lock().is_ok_and(|anew| anew.iter().any(|noted| noted == name))
+        self.shared(|shared| shared.is_quoted)
     }
 
     /// Whether two operations get equal answers.
     pub(crate) fn are_alike(&self) -> bool {
-        self.shared.are_alike.load(Ordering::Relaxed)
-    }
-
-    /// What there is before a request that may get another one's answer, if only a count tells the two apart.
-    pub(crate) async fn before_alike(&self) -> Result<Before, Stop> {
-        if self.are_alike() { self.before().await } else { Ok(Before(None)) }
+        self.shared(|shared| shared.are_alike)
     }
 
     /// Whether a success is the answer of the first request, and of no operation of its own. `before` is what there was
     /// before it.
-    pub(crate) async fn is_first(&self, first: &Answer, other: &Answer, before: &Before) -> Result<bool, Stop> {
+    pub(crate) async fn is_first(&self, first: &Answer, other: &Answer, before: &Option<Ledger>) -> Result<bool, Stop> {
         let is_same = other.status.is_success() && other.says_same(first);
         Ok(is_same && (!self.are_alike() || self.effects(before, []).await? == 0))
     }
 
     /// Sends a request over a connection of its own.
     pub(crate) async fn send(&self, label: &str, message: &Message) -> Result<Answer, Stop> {
-        self.shared.take(1)?;
+        self.take(1)?;
         let began = self.began.elapsed();
-        let answer = match Connection::open(self.address).await {
-            Ok(mut connection) => connection.send(message).await,
-            Err(failure) => Err(failure),
-        };
+        let answer = async { Connection::open(&self.plan.address).await?.send(message).await }.await;
         self.note(began, label, message, answer.as_ref().map(Answer::summary));
         Ok(answer?)
     }
 
     pub(crate) async fn connection(&self) -> Result<Connection, Stop> {
-        Ok(Connection::open(self.address).await?)
+        Ok(Connection::open(&self.plan.address).await?)
     }
 
     /// Sends a request over this connection.
@@ -274,7 +216,7 @@ impl<'a> Probe<'a> {
         label: &str,
         message: &Message,
     ) -> Result<Result<Answer, Failure>, Stop> {
-        self.shared.take(1)?;
+        self.take(1)?;
         let began = self.began.elapsed();
         let answer = connection.send(message).await;
         self.note(began, label, message, answer.as_ref().map(Answer::summary));
@@ -288,12 +230,12 @@ impl<'a> Probe<'a> {
         messages: &[Message],
     ) -> Result<Vec<Result<Answer, Failure>>, Stop> {
         let copies = messages.len();
-        self.shared.take(copies)?;
+        self.take(copies)?;
         let mut connections = Vec::with_capacity(copies);
         while connections.len() < copies {
             // Some servers have room for five that they have not accepted yet.
             let wave = WAVE.min(copies - connections.len());
-            for connection in join_all((0..wave).map(|_| Connection::open(self.address))).await {
+            for connection in join_all((0..wave).map(|_| Connection::open(&self.plan.address))).await {
                 connections.push(connection?);
             }
             tokio::time::sleep(BETWEEN_WAVES).await;
@@ -316,9 +258,9 @@ impl<'a> Probe<'a> {
 
     /// Sends a request, and hangs up.
     pub(crate) async fn hang_up(&self, label: &str, message: &Message, when: HangUp) -> Result<(), Stop> {
-        self.shared.take(1)?;
+        self.take(1)?;
         let began = self.began.elapsed();
-        let end = connection::hang_up(self.address, message, when).await;
+        let end = connection::hang_up(&self.plan.address, message, when).await;
         let said = end.as_ref().map(|()| "the client hangs up".to_owned());
         self.note(began, label, message, said);
         Ok(end?)
@@ -338,52 +280,50 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Sends the endpoint's request with a new key, and expects it to succeed.
-    pub(crate) async fn first(&self, key: &str) -> Result<Answer, Stop> {
-        let answer = self.send("the first request", &self.keyed(key)).await?;
+    /// Sends the endpoint's request with a new key, and expects it to succeed. Returns the key, and the answer.
+    pub(crate) async fn first(&self) -> Result<(String, Answer), Stop> {
+        let key = self.new_key();
+        let answer = self.succeeds("the first request", &self.keyed(&key)).await?;
+        Ok((key, answer))
+    }
+
+    /// Sends a request that has to succeed.
+    pub(crate) async fn succeeds(&self, label: &str, message: &Message) -> Result<Answer, Stop> {
+        let answer = self.send(label, message).await?;
         if answer.status.is_success() {
             return Ok(answer);
         }
-        Err(Stop::Other(format!("the first request does not succeed: {}", answer.summary())))
+        Err(Stop::Other(format!("{label} does not succeed: {}", answer.summary())))
     }
 
     /// Whether a key of this time is still kept: the retention of a plan may be short.
     pub(crate) fn is_kept(&self, since: Instant) -> Result<(), Stop> {
-        match self.endpoint.retention {
-            Some(retention) if since.elapsed() * 2 > retention => {
-                Err(Stop::Skip("the retention is too short for so many requests"))
-            }
-            _ => Ok(()),
+        if self.endpoint.retention.is_some_and(|retention| since.elapsed() * 2 > retention) {
+            return Err(Stop::Skip("the retention is too short for so many requests"));
         }
+        Ok(())
     }
 
     /// Sends the plan's reset.
     pub(crate) async fn reset(&self) -> Result<(), Stop> {
-        let Some((method, target)) = self.reset else { return Ok(()) };
-        let answer = self.send("the reset", &self.bare(method, target)).await?;
-        if answer.status.is_success() {
-            return Ok(());
-        }
-        Err(Stop::Other(format!("the reset does not succeed: {}", answer.summary())))
+        let Some((method, target)) = &self.plan.reset else { return Ok(()) };
+        self.succeeds("the reset", &self.bare(method, target)).await.map(drop)
     }
 
     /// A request without a body, with the endpoint's headers.
     pub(crate) fn bare(&self, method: &Method, target: &str) -> Message {
-        let headers = self.endpoint.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        let headers =
+            self.endpoint.request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
         let (method, target) = (method.clone(), target.to_owned());
-        Message { method, target, headers: headers.cloned().collect(), body: bytes::Bytes::new() }
+        Message { method, target, headers: headers.cloned().collect(), body: String::new() }
     }
 
-    /// What the server says of its effects now.
-    pub(crate) async fn before(&self) -> Result<Before, Stop> {
-        Ok(Before(self.ledger().await?))
-    }
-
-    async fn ledger(&self) -> Result<Option<Ledger>, Stop> {
+    /// What the server says of its effects now; `None` if the plan does not say how to count.
+    pub(crate) async fn ledger(&self) -> Result<Option<Ledger>, Stop> {
         let Some((method, target)) = &self.endpoint.count else { return Ok(None) };
-        self.shared.take(1)?;
+        self.take(1)?;
         let (message, began) = (self.bare(method, target), self.began.elapsed());
-        let answer = Connection::open(self.address).await?.send(&message).await?;
+        let answer = Connection::open(&self.plan.address).await?.send(&message).await?;
         let ledger = Ledger::of(&answer);
         let counted = ledger.as_ref().map_or_else(|| answer.summary(), ToString::to_string);
         self.note::<Failure>(began, "effects are counted", &message, Ok(counted));
@@ -394,28 +334,22 @@ impl<'a> Probe<'a> {
     /// How many effects there were since: counted, or inferred from the answers.
     pub(crate) async fn effects<'b>(
         &self,
-        before: &Before,
+        before: &Option<Ledger>,
         answers: impl IntoIterator<Item = &'b Answer>,
     ) -> Result<usize, Stop> {
-        match (&before.0, self.ledger().await?) {
-            (Some(before), Some(after)) => Ok(after.since(before)),
-            _ => Ok(effects::inferred(answers)),
-        }
+        let counted = before.as_ref().zip(self.ledger().await?).map(|(before, after)| after.since(before));
+        Ok(counted.unwrap_or_else(|| effects::inferred(answers)))
     }
 
     /// Whether effects that were there before are gone: the server keeps them in memory.
-    pub(crate) async fn has_lost(&self, before: &Before) -> Result<bool, Stop> {
-        Ok(match (&before.0, self.ledger().await?) {
-            (Some(before), Some(after)) => after.is_less_than(before),
-            _ => false,
-        })
+    pub(crate) async fn has_lost(&self, before: &Option<Ledger>) -> Result<bool, Stop> {
+        Ok(before.as_ref().zip(self.ledger().await?).is_some_and(|(before, after)| after.is_less_than(before)))
     }
 
     /// Whether new effects still show where the plan counts them. A list may show the oldest alone.
     pub(crate) async fn still_counts(&self) -> Result<bool, Stop> {
-        let before = self.before().await?;
-        let one = self.first(&self.new_key()).await?;
-        let other = self.first(&self.new_key()).await?;
+        let before = self.ledger().await?;
+        let ((_, one), (_, other)) = (self.first().await?, self.first().await?);
         // Equal answers say nothing of the list.
         Ok(one.body == other.body || self.effects(&before, [&one, &other]).await? == 2)
     }
@@ -427,11 +361,9 @@ impl<'a> Probe<'a> {
 
     fn note<E: ToString>(&self, began: Duration, label: &str, message: &Message, received: Result<String, E>) {
         let received = received.unwrap_or_else(|error| error.to_string());
-        let (label, sent, ended) =
-            (label.to_owned(), message.curl(&self.address.origin(), &self.endpoint.key_header), self.began.elapsed());
-        if let Ok(mut events) = self.events.lock() {
-            events.push(Event { began, ended, label, sent, received });
-        }
+        let sent = message.curl(&self.plan.origin(), &self.endpoint.key_header);
+        let (label, ended) = (label.to_owned(), self.began.elapsed());
+        lock(&self.events).push(Event { began, ended, label, sent, received });
     }
 }
 

@@ -1,9 +1,11 @@
 //! Runs the checks of a plan.
 
+use std::sync::Mutex;
+
 use crate::checks::{CHECKS, Check};
 use crate::finding::{Checked, Outcome, Report};
-use crate::plan::{Endpoint, Plan, PlanError, Settings};
-use crate::probe::{Probe, Shared, Stop};
+use crate::plan::{Endpoint, Plan, PlanError, Settings, read};
+use crate::probe::{Probe, Shared, Stop, lock};
 
 const CUT: &str = "new effects don't show where they are counted: the list is cut, or shows the oldest. Count by one that \
                    shows the newest, or all";
@@ -32,19 +34,17 @@ impl Plan {
     /// [`PlanError`] names what is wrong.
     pub fn new(settings: Settings) -> Result<Self, PlanError> {
         let plan = Self::of(settings)?;
-        match plan.only.iter().find(|name| !CHECKS.iter().any(|check| check.name == **name)) {
-            Some(unknown) => {
-                Err(PlanError::Field { field: "only", value: unknown.clone(), form: "the name of a check" })
-            }
-            None => Ok(plan),
+        for name in &plan.only {
+            read("only", name, "the name of a check", |name| CHECKS.iter().find(|check| check.name == name))?;
         }
+        Ok(plan)
     }
 
     /// Runs all checks of all endpoints, one after the other. `progress` is called with each that has ended.
     ///
     /// If the future is dropped, what was sent stays sent.
     pub async fn run(&self, mut progress: impl FnMut(&Checked)) -> Report {
-        let shared = Shared::new(self.max_requests);
+        let shared = Mutex::new(Shared { left: self.max_requests, ..Shared::default() });
         let mut checks = Vec::new();
         for endpoint in &self.endpoints {
             if let Some(failed) = self.reset(endpoint, &shared).await {
@@ -67,12 +67,13 @@ impl Plan {
         }
         let mut profiles: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.dialect.name).collect();
         profiles.dedup();
-        Report { origin: self.origin(), profiles, checks, requests: self.max_requests - shared.left() }
+        Report { origin: self.origin(), profiles, checks, requests: self.max_requests - lock(&shared).left }
     }
 
-    async fn check(&self, endpoint: &Endpoint, check: &Check, shared: &Shared) -> Checked {
+    async fn check(&self, endpoint: &Endpoint, check: &Check, shared: &Mutex<Shared>) -> Checked {
+        let Check { name, question, run } = *check;
         let probe = Probe::new(self, endpoint, shared);
-        let end = (check.run)(&probe).await;
+        let end = run(&probe).await;
         let is_broken = probe.is_broken();
         // A list that is cut makes findings of nothing.
         let is_doubtful = probe.can_count() && probe.is_broken_by_count();
@@ -84,31 +85,24 @@ impl Plan {
             _ if is_broken => Outcome::Broken,
             Ok(()) => Outcome::Kept,
             // A check that was asked for by its name is missed.
-            Err(Stop::Skip(why)) if self.only.iter().any(|name| name == check.name) => Outcome::Failed(why.to_owned()),
-            Err(Stop::Skip(why)) => Outcome::Skipped(why.to_owned()),
+            Err(stop @ (Stop::Skip(_) | Stop::Needs(_))) if !self.only.iter().any(|only| only == name) => {
+                Outcome::Skipped(stop.to_string())
+            }
             Err(stop) => Outcome::Failed(stop.to_string()),
         };
-        let endpoint = format!("{} {}", endpoint.method, endpoint.target);
-        if ["works", CAUSE].contains(&check.name) {
-            shared.note_parts(&findings);
+        let endpoint = format!("{} {}", endpoint.request.method, endpoint.request.target);
+        let mut shared = lock(shared);
+        if ["works", CAUSE].contains(&name) {
+            shared.parts = findings.iter().filter_map(|finding| finding.part.clone()).collect();
         }
-        let is_consequence = shared.ignores_keys() && !STANDS_ALONE.contains(&check.name)
-            || shared.knows(&findings) && check.name != CAUSE;
+        let is_consequence =
+            shared.ignores_keys && !STANDS_ALONE.contains(&name) || shared.knows(&findings) && name != CAUSE;
         let follows_from = (outcome == Outcome::Broken && is_consequence).then_some(CAUSE);
-        Checked {
-            name: check.name,
-            question: check.question,
-            endpoint,
-            outcome,
-            follows_from,
-            findings,
-            timeline,
-            took,
-        }
+        Checked { name, question, endpoint, outcome, follows_from, findings, timeline, took }
     }
 
     /// Sends the plan's reset. Returns how it ended if it has failed.
-    async fn reset(&self, endpoint: &Endpoint, shared: &Shared) -> Option<Checked> {
+    async fn reset(&self, endpoint: &Endpoint, shared: &Mutex<Shared>) -> Option<Checked> {
         const RESET: Check = Check {
             name: "reset",
             question: "Does the plan's reset succeed?",

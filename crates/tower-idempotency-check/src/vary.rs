@@ -2,20 +2,12 @@
 
 /// Returns the body with its first number raised by one, if it has one. JSON stays JSON, and a form a form.
 pub(crate) fn other(body: &str) -> Option<String> {
-    let mut begin = None;
-    for (at, character) in body.char_indices().chain([(body.len(), ' ')]) {
-        match begin {
-            None if character.is_ascii_digit() && is_value(&body[..at]) => begin = Some(at),
-            Some(begin) if !character.is_ascii_digit() => {
-                let digits = &body[begin..at];
-                // A longer one is no amount.
-                let Some(number) = digits.parse().ok().and_then(|number: u64| number.checked_add(1)) else { break };
-                return Some(format!("{}{number}{}", &body[..begin], &body[at..]));
-            }
-            _ => {}
-        }
-    }
-    None
+    let mut digits = body.match_indices(|character: char| character.is_ascii_digit());
+    let (before, from) = body.split_at(digits.find(|(at, _)| is_value(&body[..*at]))?.0);
+    let after = from.trim_start_matches(|character: char| character.is_ascii_digit());
+    // A longer one is no amount.
+    let number = from[..from.len() - after.len()].parse::<u64>().ok()?.checked_add(1)?;
+    Some(format!("{before}{number}{after}"))
 }
 
 /// Whether a value may begin after this text, as in `{"amount":` and `amount=`.

@@ -1,30 +1,23 @@
-//! Changes name the fence and an actor, each is an event in the log, and many at once have a result each.
+//! Changes name the fence, and many at once have a result each.
 
 use bytes::Bytes;
-use http::Response;
 use testkit::lab::asked::{asking, found, leave_interrupted};
 use testkit::lab::disk::{Disk, Table as _};
 use testkit::lab::operator::outcome;
 use testkit::lab::steps::Steps as _;
 use testkit::lab::time::{DAY, SECOND};
 use testkit::lab::{Lab, at_once, done, hold, id, on_disk, settle};
-use testkit::log::Log;
 use testkit::on_both;
 use tower_idempotency::engine::{Advice, EffectError, OnceError, Reconciled, Reconciler};
 use tower_idempotency::internals::{Completion, Reply, RunResult};
 use tower_idempotency::operations::{
     Action, Answer, Applied, Change, ChangeError, Filter, OperationState, Operations, StateKind,
 };
-use tower_idempotency::store::{Store, StoreError};
+use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fence, Fingerprint, IdempotencyLayer, MemoryStore, Once, SledStore};
-use tracing::Level;
 
-use super::{a_second_passes, account, change, clocked, lab, layer, send};
-
-fn answer(text: &'static str) -> Action {
-    Action::Answer(Answer::Http(Response::new(Bytes::from(text))))
-}
+use super::{a_second_passes, account, answer, change, clocked, lab, layer, send};
 
 async fn are_settled_and_forgotten<St: Store + Clone>(store: St) {
     let layer = IdempotencyLayer::new(store);
@@ -185,23 +178,6 @@ async fn a_question_that_the_store_does_not_take_is_an_error_and_not_unknown() {
     assert_eq!(change(&operations, &seen, Action::Reconcile).await.unwrap(), Applied::Done);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_settlement_that_comes_late_is_logged_as_made_once_it_is() {
-    let store = TestStore::new();
-    leave_interrupted(&store, "k").await;
-    let store = store.reopen();
-    let operations = IdempotencyLayer::new(store.clone()).operations();
-    let seen = operations.inspect(id("k")).await.unwrap().unwrap();
-    let (log, stall) = (Log::begin(Level::INFO), store.stall(StoreCall::Resolve));
-    let unanswered = change(&operations, &seen, answer("settled")).await;
-    assert!(matches!(unanswered, Err(ChangeError::Store(StoreError::Uncertain { .. }))), "{unanswered:?}");
-    assert!(!log.lines().iter().any(|line| line.contains("audit")), "it is not known yet");
-    stall.release();
-    settle().await;
-    let lines = log.lines();
-    assert!(lines.iter().any(|line| line.contains("audit") && line.ends_with("result=\"done\"")), "{lines:?}");
-}
-
 #[tokio::test]
 async fn many_changes_have_a_result_each_in_their_order() {
     let layer = layer(MemoryStore::new()).max_response_body(10);
@@ -314,60 +290,6 @@ async fn a_drain_waits_for_an_answer_that_is_being_forgotten() {
     assert!(drain.await.is_complete());
 }
 
-#[tokio::test]
-async fn each_change_is_an_event_that_names_its_actor_and_shows_no_secret() {
-    let layer = layer(MemoryStore::new());
-    let lab = lab(layer.clone());
-    send(&lab, "/502", "canary-account", "canary-key").await;
-    let operations = layer.operations();
-    let seen =
-        operations.find(Some(&account("canary-account")), &"canary-key".parse().unwrap()).await.unwrap().unwrap();
-    let log = Log::begin(Level::INFO);
-    let _ = change(&operations, &seen, Action::Forget).await.unwrap();
-    let _ = change(&operations, &seen, Action::ForgetAnswer).await.unwrap();
-    let _ = change(&operations, &seen, Action::Reconcile).await.unwrap_err();
-    let _ = change(&operations, &seen, answer("canary-body")).await.unwrap();
-    let (id, fence) = (seen.id, seen.fence);
-    let event = |level: &str, action: &str, result: &str| {
-        format!(
-            "{level} tower_idempotency::audit: {result} actor=\"alice\" action=\"{action}\" record_id={id} fence={fence}"
-        )
-    };
-    let lines = log.lines();
-    assert_eq!(lines.len(), 4, "{lines:?}");
-    for (line, action) in lines.iter().zip(["forget", "forget-answer"]) {
-        assert_eq!(*line, event("INFO", action, "an operator changed an operation") + " result=\"stale\"");
-    }
-    assert!(
-        lines[2].starts_with(&event(
-            "WARN",
-            "reconcile",
-            "an operator's change of an operation failed, or it is not known what became of it"
-        )),
-        "{lines:?}"
-    );
-    assert_eq!(lines[3], event("INFO", "answer", "an operator changed an operation") + " result=\"done\"");
-    assert!(!lines.concat().contains("canary"), "{lines:?}");
-}
-
-// Seeded fault: an operator takes a change that may have been made for one that was not.
-#[tokio::test(start_paused = true)]
-async fn the_event_of_a_change_that_may_have_been_made_says_so() {
-    let store = TestStore::new();
-    leave_interrupted(&store, "k").await;
-    let store = store.reopen();
-    let operations = IdempotencyLayer::new(store.clone()).operations();
-    let seen = operations.inspect(id("k")).await.unwrap().unwrap();
-    let log = Log::begin(Level::INFO);
-    for _ in 0..4 {
-        store.lose_answer(StoreCall::Resolve);
-    }
-    let _ = change(&operations, &seen, answer("settled")).await.unwrap_err();
-    let lines = log.lines();
-    assert!(lines.iter().any(|line| line.contains("result=\"uncertain\"")), "{lines:?}");
-    assert!(!lines.concat().contains("result=\"failed\""), "{lines:?}");
-}
-
 // Seeded fault: an operation whose answer was not kept stays.
 #[tokio::test]
 async fn a_purge_forgets_what_is_done_without_a_kept_answer() {
@@ -382,25 +304,6 @@ async fn a_purge_forgets_what_is_done_without_a_kept_answer() {
     assert_eq!(consumed().await, 1);
     let purged = operations.by("alice").purge(&Filter::all().of_scope(account("one").digest()), None, 9).await.unwrap();
     assert_eq!((purged.forgotten, consumed().await), (1, 0));
-}
-
-#[tokio::test]
-async fn a_change_whose_caller_goes_away_is_made_and_logged() {
-    let store = TestStore::new();
-    leave_interrupted(&store, "k").await;
-    let store = store.reopen();
-    let layer = IdempotencyLayer::new(store.clone());
-    let operations = layer.operations();
-    let seen = operations.inspect(id("k")).await.unwrap().unwrap();
-    let log = Log::begin(Level::INFO);
-    let stall = store.stall(StoreCall::Resolve);
-    let mut changing = Box::pin(change(&operations, &seen, answer("settled")));
-    assert!(at_once(&mut changing).is_none());
-    drop(changing);
-    drop(stall);
-    settle().await;
-    assert_eq!(operations.inspect(id("k")).await.unwrap().unwrap().state.kind(), StateKind::Completed);
-    assert!(log.lines().iter().any(|line| line.contains("actor=\"alice\" action=\"answer\"")));
 }
 
 #[tokio::test]

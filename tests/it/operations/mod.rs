@@ -2,13 +2,15 @@
 
 mod changes;
 mod lists;
+mod logged;
 mod one;
 
-use http::StatusCode;
+use bytes::Bytes;
 use http::request::Parts;
+use http::{Response, StatusCode};
 use testkit::lab::Lab;
 use testkit::lab::time::SECOND;
-use tower_idempotency::operations::{Action, Applied, Change, ChangeError, OperationRecord, Operations};
+use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError, OperationRecord, Operations};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, Scope};
@@ -53,6 +55,10 @@ async fn change<St: Store>(
     action: Action,
 ) -> Result<Applied, ChangeError> {
     operations.by("alice").apply(Change::new(seen.id, seen.fence, action)).await
+}
+
+fn answer(text: &'static str) -> Action {
+    Action::Answer(Answer::Http(Response::new(Bytes::from(text))))
 }
 
 /// A moment in which something ages.

@@ -6,6 +6,7 @@ use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::connection::Connection;
 use crate::http::message::Answer;
+use crate::http::volatile::is_of_connection;
 use crate::probe::{Probe, Stop};
 
 use super::differences::NO_OTHER_BODY;
@@ -14,11 +15,10 @@ use super::differences::NO_OTHER_BODY;
 const LONG: usize = 32 * 1024;
 
 pub(super) async fn after_rejection(probe: &Probe<'_>) -> Result<(), Stop> {
-    let key = probe.new_key();
-    let first = probe.first(&key).await?;
+    let (key, first) = probe.first().await?;
     let mut connection = probe.connection().await?;
     // Another body, longer than the first: it is refused before it need be read.
-    let Some(mut long) = probe.endpoint.other_body.clone() else { return Err(Stop::Skip(NO_OTHER_BODY)) };
+    let mut long = probe.endpoint.other_body.clone().ok_or(NO_OTHER_BODY)?;
     long.push_str(&" ".repeat(LONG));
     let label = "a rejected request with a long body";
     let rejected = match probe.send_over(&mut connection, label, &probe.keyed(&key).with_body(long)).await? {
@@ -32,46 +32,41 @@ pub(super) async fn after_rejection(probe: &Probe<'_>) -> Result<(), Stop> {
     if rejected.status.is_success() {
         return Err(Stop::Skip("the server rejects no other body: see `other-body`"));
     }
-    if closes(&rejected) {
-        return Ok(());
-    }
-    next(probe, &mut connection, "a rejection", &key, &first).await
+    next(probe, &mut connection, "a rejection", &rejected, &key, &first).await
 }
 
 pub(super) async fn after_replay(probe: &Probe<'_>) -> Result<(), Stop> {
-    let key = probe.new_key();
-    let first = probe.first(&key).await?;
+    let (key, first) = probe.first().await?;
     let mut connection = probe.connection().await?;
     let Ok(replay) = probe.send_over(&mut connection, "a retry", &probe.keyed(&key)).await? else {
         probe.found(Severity::Wrong, Rule::Connection, "a replay does not reach its client");
         return Ok(());
     };
-    if closes(&replay) {
-        return Ok(());
-    }
-    next(probe, &mut connection, "a replay", &key, &first).await
+    next(probe, &mut connection, "a replay", &replay, &key, &first).await
 }
 
 /// Whether the connection ends with this answer: it says so, has no other end, or is of HTTP/1.0 and does not say
 /// `keep-alive` (RFC 9112, sections 6.3 and 9.3).
 fn closes(answer: &Answer) -> bool {
     let has = |name: &str| answer.headers.contains_key(name);
-    let lines = answer.headers.get_all("connection").iter().filter_map(|line| line.to_str().ok());
-    let options: Vec<_> = lines.flat_map(|line| line.split(',')).map(|said| said.trim().to_ascii_lowercase()).collect();
-    let says = |option: &str| options.iter().any(|said| said == option);
+    let says = |option: &str| is_of_connection(&answer.headers, option);
     let is_empty = matches!(answer.status.as_u16(), 204 | 304);
     let is_open_ended = !is_empty && !has("content-length") && !has("transfer-encoding");
     says("close") || is_open_ended || answer.version < Version::HTTP_11 && !says("keep-alive")
 }
 
-/// Sends one more request over the connection, which gets the first answer again.
+/// Sends one more request over the connection, unless that ends with the answer before. It gets the first answer again.
 async fn next(
     probe: &Probe<'_>,
     connection: &mut Connection,
     after: &str,
+    answer: &Answer,
     key: &str,
     first: &Answer,
 ) -> Result<(), Stop> {
+    if closes(answer) {
+        return Ok(());
+    }
     let next = probe.send_over(connection, "the next request over the connection", &probe.keyed(key)).await?;
     let what = match next {
         Ok(next) if next.status == first.status => return Ok(()),

@@ -46,8 +46,8 @@ fn named(answer: &Answer) -> Vec<String> {
 
 pub(super) async fn keys_at_once(probe: &Probe<'_>) -> Result<(), Stop> {
     // Names tell operations apart if they do so for two that come one after the other.
-    let are_named = named(&probe.first(&probe.new_key()).await?) != named(&probe.first(&probe.new_key()).await?);
-    let (messages, before) = (crowd(probe), probe.before().await?);
+    let are_named = named(&probe.first().await?.1) != named(&probe.first().await?.1);
+    let (messages, before) = (crowd(probe), probe.ledger().await?);
     let first = probe.at_once("requests with a key of their own", &messages).await?;
     let again = probe.at_once("the same again", &messages).await?;
     let done = |answer: &Result<Answer, _>| answer.as_ref().ok().filter(|answer| answer.status.is_success()).cloned();
@@ -68,7 +68,7 @@ pub(super) async fn keys_at_once(probe: &Probe<'_>) -> Result<(), Stop> {
     } else if let Some((first, again)) = strange.first() {
         compare(probe, first, again);
     }
-    let effects = if probe.can_count() { probe.effects(&before, []).await? } else { 0 };
+    let effects = probe.effects(&before, []).await?;
     if effects > KEYS {
         let what = format!("{KEYS} requests with keys of their own, and their retries, have {effects} effects");
         probe.counted(Severity::Dangerous, Rule::Retry, what);
@@ -78,8 +78,8 @@ pub(super) async fn keys_at_once(probe: &Probe<'_>) -> Result<(), Stop> {
 
 /// A store may know the last keys only.
 pub(super) async fn after_many_keys(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (key, began) = (probe.new_key(), Instant::now());
-    let first = probe.first(&key).await?;
+    let began = Instant::now();
+    let (key, first) = probe.first().await?;
     let mut done = 0;
     for _ in 0..CROWDS {
         let answers = probe.at_once("requests with other keys", &crowd(probe)).await?;

@@ -13,20 +13,17 @@ use crate::probe::{Probe, Stop};
 use super::answers::{compare, still_there};
 
 /// Why a plan has no other body.
-pub(super) const NO_OTHER_BODY: &str =
-    "the body has no number to change: it needs `--other-data`, or `other_data` in a plan";
+pub(super) const NO_OTHER_BODY: Stop =
+    Stop::Skip("the body has no number to change: it needs `--other-data`, or `other_data` in a plan");
 
 /// Sends another request with a key that was used, and notes what is wrong with its answer and with what follows.
 async fn refused(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) -> Message) -> Result<(), Stop> {
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let first = probe.first(&key).await?;
+    let before = probe.ledger().await?;
+    let (key, first) = probe.first().await?;
     let other = probe.send(label, &change(probe.keyed(&key))).await?;
     expect_reused(probe, label, &first, &other);
     let effects = probe.effects(&before, [&first, &other]).await?;
-    if effects > 1 {
-        let what = format!("{label} with the key of the first request has an effect");
-        probe.counted(Severity::Dangerous, Rule::Reused, what);
-    }
+    probe.once(effects, Rule::Reused, format!("{label} with the key of the first request has an effect"));
     still_there(probe, label, &key, &first).await
 }
 
@@ -46,8 +43,8 @@ fn of_reused(dialect: &Dialect, label: &str, first: &Answer, other: &Answer) -> 
         };
         return Some((Severity::Dangerous, what));
     }
-    if !dialect.reused.contains(&other.status.as_u16()) {
-        let wanted = dialect.reused.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    let wanted = dialect.reused;
+    if other.status.as_u16() != wanted {
         // The draft only recommends the status; one that says "wait" leads astray.
         let is_free = dialect.reused_code.is_none() && other.status.is_client_error() && !other.says_wait();
         let severity = if is_free { Severity::Note } else { Severity::Wrong };
@@ -58,19 +55,19 @@ fn of_reused(dialect: &Dialect, label: &str, first: &Answer, other: &Answer) -> 
 }
 
 pub(super) async fn other_body(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(other) = probe.endpoint.other_body.clone() else { return Err(Stop::Skip(NO_OTHER_BODY)) };
+    let other = probe.endpoint.other_body.as_ref().ok_or(NO_OTHER_BODY)?;
     refused(probe, "another body", |message| message.with_body(other)).await
 }
 
 /// Sends JSON with this key that differs in one detail each. Which refusal each gets is for `other_body` to judge: a
 /// server may also find that the detail is not valid.
 pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
-    let details = crate::details::details(&probe.endpoint.body);
+    let details = crate::details::details(&probe.endpoint.request.body);
     if details.is_empty() {
         return Err(Stop::Skip("the body is no JSON object or list with a value in it"));
     }
-    let (key, before, began) = (probe.new_key(), probe.before().await?, Instant::now());
-    let first = probe.first(&key).await?;
+    let (before, began) = (probe.ledger().await?, Instant::now());
+    let (key, first) = probe.first().await?;
     for (label, body) in details {
         probe.is_kept(began)?;
         let other = probe.settled(&label, &probe.keyed(&key).with_body(body)).await?;
@@ -79,13 +76,11 @@ pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
             return Ok(());
         }
     }
-    if probe.effects(&before, [&first]).await? > 1 {
-        let what = "a body that differs in a detail is refused, and has an effect";
-        probe.counted(Severity::Dangerous, Rule::Reused, what);
-    }
+    let effects = probe.effects(&before, [&first]).await?;
+    probe.once(effects, Rule::Reused, "a body that differs in a detail is refused, and has an effect");
     still_there(probe, "bodies that differ in a detail", &key, &first).await?;
     let mut seen = BTreeSet::new();
-    for (body, others) in crate::details::groups(&probe.endpoint.body) {
+    for (body, others) in crate::details::groups(&probe.endpoint.request.body) {
         let Some((label, _)) = others.first().filter(|(label, _)| !seen.contains(label)) else { continue };
         let message = probe.keyed(&probe.new_key());
         let first = probe.send(&format!("the first one, for {label}"), &message.clone().with_body(body)).await?;
@@ -108,23 +103,22 @@ pub(super) async fn other_query(probe: &Probe<'_>) -> Result<(), Stop> {
     if probe.dialect().is_key_per_path {
         return Err(Stop::Skip("the profile compares the body only"));
     }
-    let join = if probe.endpoint.target.contains('?') { '&' } else { '?' };
+    let join = if probe.endpoint.request.target.contains('?') { '&' } else { '?' };
     let change = |message: Message| {
         let target = format!("{}{join}idem-check=1", message.target);
         Message { target, ..message }
     };
-    if probe.dialect().reused_code.is_some() {
-        return refused(probe, "another query", change).await;
-    }
     elsewhere(probe, "another query", change).await
 }
 
 /// The draft speaks of the payload alone: another query or path may also be an operation of its own. It must not get
 /// the first answer, though.
 async fn elsewhere(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) -> Message) -> Result<(), Stop> {
-    let key = probe.new_key();
-    let first = probe.first(&key).await?;
-    let before = probe.before().await?;
+    if probe.dialect().reused_code.is_some() {
+        return refused(probe, label, change).await;
+    }
+    let (key, first) = probe.first().await?;
+    let before = probe.ledger().await?;
     let other = probe.settled(label, &change(probe.keyed(&key))).await?;
     if probe.is_first(&first, &other, &before).await? {
         let what = format!("{label} gets the answer of the first request, which is of another resource");
@@ -134,27 +128,21 @@ async fn elsewhere(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) 
 }
 
 pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(path) = probe.endpoint.other_path.clone() else {
-        return Err(Stop::Skip("it needs `--other-path`, or `other_path` in a plan"));
-    };
+    let path = probe.endpoint.settings.other_path.as_ref().ok_or(Stop::Needs("other_path"))?;
     let change = |message| Message { target: path.clone(), ..message };
     let alone = probe.send("another path, with a key of its own", &change(probe.keyed(&probe.new_key()))).await?;
     if !alone.status.is_success() {
         return Err(Stop::Other(format!("{path} has to take the same body, and gets {}", alone.summary())));
     }
     if !probe.dialect().is_key_per_path {
-        return match probe.dialect().reused_code {
-            Some(_) => refused(probe, "another path", change).await,
-            None => elsewhere(probe, "another path", change).await,
-        };
+        return elsewhere(probe, "another path", change).await;
     }
-    let key = probe.new_key();
-    let first = probe.first(&key).await?;
-    let before = probe.before().await?;
+    let (key, first) = probe.first().await?;
+    let before = probe.ledger().await?;
     let other = probe.send("another path", &change(probe.keyed(&key))).await?;
     if probe.is_first(&first, &other, &before).await? {
         probe.found(Severity::Dangerous, Rule::Scope, "another path gets the answer of the first one");
-    } else if probe.dialect().reused.contains(&other.status.as_u16()) {
+    } else if other.status.as_u16() == probe.dialect().reused {
         let what = format!("a key on another path is refused: {}", other.summary());
         probe.found(Severity::Wrong, Rule::Scope, what);
     }
@@ -162,10 +150,9 @@ pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn other_method(probe: &Probe<'_>) -> Result<(), Stop> {
-    let key = probe.new_key();
-    let method = if probe.endpoint.method == Method::PUT { Method::POST } else { Method::PUT };
-    let first = probe.first(&key).await?;
-    let before = probe.before().await?;
+    let method = if probe.endpoint.request.method == Method::PUT { Method::POST } else { Method::PUT };
+    let (key, first) = probe.first().await?;
+    let before = probe.ledger().await?;
     // Most servers have no such operation, and say so.
     let other = probe.settled("another method", &Message { method, ..probe.keyed(&key) }).await?;
     if probe.is_first(&first, &other, &before).await? {
@@ -176,17 +163,14 @@ pub(super) async fn other_method(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn other_account(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some((name, value)) = &probe.endpoint.other_account else {
-        return Err(Stop::Skip("it needs `--other-account`, or `other_account` in a plan"));
-    };
+    let (name, value) = probe.endpoint.other_account.as_ref().ok_or(Stop::Needs("other_account"))?;
     let alone =
         probe.send("another account, with a key of its own", &probe.keyed(&probe.new_key()).set(name, value)).await?;
     if !alone.status.is_success() {
         return Err(Stop::Other(format!("the other account's own request gets {}", alone.summary())));
     }
-    let key = probe.new_key();
-    let first = probe.first(&key).await?;
-    let before = probe.before().await?;
+    let (key, first) = probe.first().await?;
+    let before = probe.ledger().await?;
     let other = probe.settled("another account, the same key", &probe.keyed(&key).set(name, value)).await?;
     if probe.is_first(&first, &other, &before).await? {
         let what = "another account with the same key gets the answer of the first one";
@@ -201,12 +185,12 @@ pub(super) async fn other_account(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn same_meaning(probe: &Probe<'_>) -> Result<(), Stop> {
-    let body: Option<serde_json::Value> = serde_json::from_str(&probe.endpoint.body).ok();
+    let body: Option<serde_json::Value> = serde_json::from_str(&probe.endpoint.request.body).ok();
     let Some(body) = body.filter(serde_json::Value::is_object) else {
         return Err(Stop::Skip("the body is no JSON object"));
     };
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let first = probe.first(&key).await?;
+    let before = probe.ledger().await?;
+    let (key, first) = probe.first().await?;
     let written = format!("{body:#}\n");
     let other = probe.settled("the same JSON, written in another way", &probe.keyed(&key).with_body(written)).await?;
     if probe.dialect().compares_meaning {
@@ -217,10 +201,7 @@ pub(super) async fn same_meaning(probe: &Probe<'_>) -> Result<(), Stop> {
         probe.found(Severity::Note, Rule::Reused, what);
     }
     let effects = probe.effects(&before, [&first, &other]).await?;
-    if effects > 1 {
-        let what = "the same JSON, written in another way, runs again with the same key";
-        probe.counted(Severity::Dangerous, Rule::Reused, what);
-    }
+    probe.once(effects, Rule::Reused, "the same JSON, written in another way, runs again with the same key");
     Ok(())
 }
 
@@ -233,19 +214,20 @@ mod tests {
     #[test]
     fn a_key_of_another_request_is_refused_as_the_profile_says() {
         let first = Answer::of(201, "1");
-        let (stripe, acp) = ("idempotency_error", "idempotency_conflict");
+        let (of_stripe, of_acp) = ("idempotency_error", "idempotency_conflict");
+        let columns = Dialect::columns(["draft", "stripe", "acp", "iceberg"]);
         for (status, body, expected) in [
             (201, "1", [Some(Dangerous); 4]),
             (201, "2", [Some(Dangerous); 4]),
             (422, "", [None, Some(Wrong), Some(Wrong), None]),
-            (422, acp, [None, Some(Wrong), None, None]),
+            (422, of_acp, [None, Some(Wrong), None, None]),
             (400, "", [Some(Note), Some(Wrong), Some(Wrong), Some(Note)]),
-            (400, stripe, [Some(Note), None, Some(Wrong), Some(Note)]),
-            (409, stripe, [Some(Wrong); 4]),
-            (429, acp, [Some(Wrong); 4]),
-            (500, acp, [Some(Wrong); 4]),
+            (400, of_stripe, [Some(Note), None, Some(Wrong), Some(Note)]),
+            (409, of_stripe, [Some(Wrong); 4]),
+            (429, of_acp, [Some(Wrong); 4]),
+            (500, of_acp, [Some(Wrong); 4]),
         ] {
-            let found = Dialect::ALL.map(|dialect| of_reused(&dialect, "it", &first, &Answer::of(status, body)));
+            let found = columns.map(|dialect| of_reused(&dialect, "it", &first, &Answer::of(status, body)));
             assert_eq!(found.map(|found| found.map(|(severity, _)| severity)), expected, "{status} {body}");
         }
     }

@@ -2,13 +2,12 @@
 
 use crate::dialect::Rule;
 use crate::finding::Severity;
-use crate::http::message::{Answer, Message};
 use crate::probe::{Probe, Stop};
 
 use super::answers::compare;
 
 pub(super) async fn missing(probe: &Probe<'_>) -> Result<(), Stop> {
-    let before = probe.before().await?;
+    let before = probe.ledger().await?;
     let answer = probe.send("without a key", &probe.plain()).await?;
     let dialect = probe.dialect();
     if dialect.is_key_required {
@@ -34,10 +33,10 @@ pub(super) async fn missing(probe: &Probe<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Sends a request twice whose key is not valid. It has to be refused, or not to be taken for another operation.
-async fn invalid(probe: &Probe<'_>, label: &str, change: impl Fn(Message) -> Message) -> Result<(), Stop> {
-    let before = probe.before().await?;
-    let message = change(probe.plain());
+/// Sends a request twice whose keys are not valid. It has to be refused, or not to be taken for another operation.
+async fn invalid(probe: &Probe<'_>, label: &str, keys: &[&str]) -> Result<(), Stop> {
+    let before = probe.ledger().await?;
+    let message = keys.iter().fold(probe.plain(), |message, key| message.with(&probe.endpoint.key_header, *key));
     let first = probe.send(label, &message).await?;
     if first.status.is_client_error() {
         if probe.can_count() && probe.effects(&before, [&first]).await? > 0 {
@@ -63,19 +62,15 @@ async fn invalid(probe: &Probe<'_>, label: &str, change: impl Fn(Message) -> Mes
 }
 
 pub(super) async fn empty(probe: &Probe<'_>) -> Result<(), Stop> {
-    let name = &probe.endpoint.key_header;
-    invalid(probe, "an empty key", |message| message.with(name, "")).await
+    invalid(probe, "an empty key", &[""]).await
 }
 
 pub(super) async fn doubled(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (name, keys) = (&probe.endpoint.key_header, [probe.new_key(), probe.new_key()]);
-    invalid(probe, "two different keys", |message| message.with(name, &keys[0]).with(name, &keys[1])).await
+    invalid(probe, "two different keys", &[&probe.new_key(), &probe.new_key()]).await
 }
 
 pub(super) async fn malformed(probe: &Probe<'_>) -> Result<(), Stop> {
-    let name = &probe.endpoint.key_header;
-    let unterminated = format!("\"{}", probe.new_key());
-    invalid(probe, "a key whose quotes do not end", |message| message.with(name, &unterminated)).await
+    invalid(probe, "a key whose quotes do not end", &[&format!("\"{}", probe.new_key())]).await
 }
 
 pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
@@ -83,7 +78,7 @@ pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
     if probe.dialect().are_keys_uuids {
         return other_form(probe, LONGEST).await;
     }
-    let before = probe.before().await?;
+    let before = probe.ledger().await?;
     // The quotes count, for a server that knows of none.
     let key = padded(&probe.new_key(), if probe.is_quoted() { LONGEST - 2 } else { LONGEST });
     let first = probe.send("a key of 255 characters", &probe.keyed(&key)).await?;
@@ -100,8 +95,7 @@ pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
     let (one, other) = (format!("{key}{}", "a".repeat(745)), format!("{key}{}b", "a".repeat(744)));
     let one = probe.send("a key of 1,000 characters", &probe.keyed(&one)).await?;
     let other = probe.send("another one with the same beginning", &probe.keyed(&other)).await?;
-    let all: [&Answer; 4] = [&first, &again, &one, &other];
-    let effects = probe.effects(&before, all).await?;
+    let effects = probe.effects(&before, [&first, &again, &one, &other]).await?;
     let expected = 1 + usize::from(one.status.is_success()) + usize::from(other.status.is_success());
     let is_cut =
         if probe.can_count() { effects < expected } else { other.status.is_success() && other.says_same(&one) };
@@ -117,19 +111,17 @@ pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
 
 /// Sends keys that are not of the form that the profile asks for.
 async fn other_form(probe: &Probe<'_>, longest: usize) -> Result<(), Stop> {
-    let name = &probe.endpoint.key_header;
-    let long = padded(&probe.new_key(), longest);
-    invalid(probe, "a key of 255 characters", |message| message.with(name, &long)).await?;
+    invalid(probe, "a key of 255 characters", &[&padded(&probe.new_key(), longest)]).await?;
     // With the digit of version 4.
     let mut other = probe.new_key();
     other.replace_range(14..15, "4");
-    invalid(probe, "a UUID of version 4", |message| message.with(name, &other)).await
+    invalid(probe, "a UUID of version 4", &[&other]).await
 }
 
 /// Sends a UUID in small letters, and then in capitals: it is the same key (RFC 9562, section 4).
 async fn case_of_uuid(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let first = probe.first(&key.to_lowercase()).await?;
+    let before = probe.ledger().await?;
+    let (key, first) = probe.first().await?;
     let other = probe.settled("the same UUID in capitals", &probe.keyed(&key.to_uppercase())).await?;
     if !other.status.is_success() {
         let what = format!("a UUID in capitals is refused: {}", other.summary());
@@ -150,7 +142,7 @@ pub(super) async fn case(probe: &Probe<'_>) -> Result<(), Stop> {
     if !first.status.is_success() {
         return Err(Stop::Skip("the server refuses a key that is no UUID, and a UUID may be written in either case"));
     }
-    let before = probe.before().await?;
+    let before = probe.ledger().await?;
     let other = probe.settled("the same key in capitals", &probe.keyed(&key.to_uppercase())).await?;
     if probe.is_first(&first, &other, &before).await? {
         let what = "keys that differ in case alone are one: an operation of another key is taken for done";
@@ -164,8 +156,8 @@ fn padded(key: &str, length: usize) -> String {
 }
 
 pub(super) async fn quoted(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let first = probe.first(&key).await?;
+    let before = probe.ledger().await?;
+    let (key, first) = probe.first().await?;
     let form = if probe.is_quoted() { "the same key without quotes" } else { "the same key in quotes" };
     let other = probe.settled(form, &probe.keyed_as(&key, !probe.is_quoted())).await?;
     let what = match (other.status.is_success(), probe.effects(&before, [&first, &other]).await?) {

@@ -6,8 +6,7 @@ use crate::http::message::Answer;
 use crate::probe::{Probe, Stop};
 
 pub(super) async fn replayed_headers(probe: &Probe<'_>) -> Result<(), Stop> {
-    let key = probe.new_key();
-    let first = probe.first(&key).await?;
+    let (key, first) = probe.first().await?;
     // `Date` has whole seconds.
     tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
     let again = probe.settled("the same again, two seconds later", &probe.keyed(&key)).await?;

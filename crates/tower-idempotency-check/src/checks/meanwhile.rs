@@ -17,9 +17,6 @@ use super::repeats::wrong_in_flight;
 const MEANWHILE: Duration = Duration::from_millis(300);
 const RUNS_ON: Duration = Duration::from_millis(400);
 
-/// Why a plan has no slow request.
-const NO_SLOW: &str = "it needs `--slow`, or `slow` in a plan";
-
 /// Whether the first request ran on for long enough after another one was sent, by when that was.
 fn ran_on(took: Duration, sent: Option<Duration>) -> Result<(), Stop> {
     if sent.is_some_and(|sent| took.saturating_sub(sent) >= RUNS_ON) {
@@ -37,9 +34,9 @@ fn ran_on(took: Duration, sent: Option<Duration>) -> Result<(), Stop> {
 
 /// Sends the slow request, and again and again until it ends: what keeps its copies away may end before it.
 pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(slow) = &probe.endpoint.slow else { return Err(Stop::Skip(NO_SLOW)) };
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let message = probe.keyed(&key).with_body(slow.clone());
+    let slow = probe.endpoint.settings.slow.as_ref().ok_or(Stop::Needs("slow"))?;
+    let before = probe.ledger().await?;
+    let message = probe.keyed(&probe.new_key()).with_body(slow);
     let (began, has_ended) = (Instant::now(), AtomicBool::new(false));
     let first = async {
         let first = probe.send("a slow request", &message).await;
@@ -65,25 +62,22 @@ pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
         judge(probe, &first, retry);
     }
     let effects = probe.effects(&before, retries.iter().chain([&first])).await?;
-    if effects > 1 {
-        let what = format!("retries while the first request runs lead to {effects} effects");
-        probe.counted(Severity::Dangerous, Rule::InFlight, what);
-    }
+    let what = format!("retries while the first request runs lead to {effects} effects");
+    probe.once(effects, Rule::InFlight, what);
     Ok(())
 }
 
 /// Sends another body, and another account's request, with the key of the slow request while that runs. Which refusal
 /// each gets is for `other_body` and `other_account` to judge.
 pub(super) async fn others_in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(slow) = &probe.endpoint.slow else { return Err(Stop::Skip(NO_SLOW)) };
+    let slow = probe.endpoint.settings.slow.as_ref().ok_or(Stop::Needs("slow"))?;
     let other_body = crate::vary::other(slow).or_else(|| probe.endpoint.other_body.clone());
     let other_account = probe.endpoint.other_account.as_ref();
     if other_body.is_none() && other_account.is_none() {
         return Err(Stop::Skip("it needs `--other-account`, or a number in the body of `--slow`"));
     }
-    let key = probe.new_key();
-    let message = probe.keyed(&key).with_body(slow.clone());
     if let Some(body) = other_body {
+        let message = probe.keyed(&probe.new_key()).with_body(slow);
         let other = message.clone().with_body(body);
         let (is_first, other, effects) = while_it_runs(probe, "another body", &message, &other).await?;
         if is_first {
@@ -95,7 +89,7 @@ pub(super) async fn others_in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
         }
     }
     if let Some((name, value)) = other_account {
-        let message = probe.keyed(&probe.new_key()).with_body(slow.clone());
+        let message = probe.keyed(&probe.new_key()).with_body(slow);
         let other = message.clone().set(name, value);
         if while_it_runs(probe, "another account", &message, &other).await?.0 {
             let what = "another account, whose request comes while the first one runs, gets the answer of that one";
@@ -113,7 +107,7 @@ async fn while_it_runs(
     slow: &Message,
     other: &Message,
 ) -> Result<(bool, Answer, usize), Stop> {
-    let (before, began) = (probe.before().await?, Instant::now());
+    let (before, began) = (probe.ledger().await?, Instant::now());
     let first = async { (probe.send("a slow request", slow).await, began.elapsed()) };
     let other = async {
         tokio::time::sleep(MEANWHILE).await;

@@ -20,19 +20,19 @@ const BURSTS: usize = 4;
 /// Sends the endpoint's request, and finds out whether the server honours keys in quotes, as the draft has them, or
 /// bare ones, as most clients send them.
 pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
-    probe.note_ignored(false);
+    probe.shared(|shared| shared.ignores_keys = false);
     let forms = if probe.dialect().name == "draft" { &[true, false][..] } else { &[false] };
     let mut worked: Option<Answer> = None;
     let mut refused = None;
     for is_quoted in forms {
         let form = if *is_quoted { "a request with a key in quotes" } else { "a request with a bare key" };
-        let (message, before) = (probe.keyed_as(&probe.new_key(), *is_quoted), probe.before().await?);
+        let (message, before) = (probe.keyed_as(&probe.new_key(), *is_quoted), probe.ledger().await?);
         let first = probe.send(form, &message).await?;
         if !first.status.is_success() {
             refused.get_or_insert(first);
             continue;
         }
-        probe.quote(*is_quoted);
+        probe.shared(|shared| shared.is_quoted = *is_quoted);
         let effects = probe.effects(&before, [&first]).await?;
         if effects != 1 && worked.is_none() {
             return Err(Stop::Other(format!(
@@ -54,7 +54,7 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
     }
     let Some(worked) = worked else {
         let why = refused.map(|answer| answer.summary()).unwrap_or_default();
-        let hint = if probe.endpoint.body.is_empty() { " Give a body that succeeds, by `--data`." } else { "" };
+        let hint = if probe.endpoint.request.body.is_empty() { " Give a body that succeeds, by `--data`." } else { "" };
         return Err(Stop::Other(format!("the first request does not succeed: {why}{hint}")));
     };
     tell_apart(probe, &worked).await?;
@@ -66,8 +66,8 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
 
 /// Finds out whether two operations get equal answers, such as 204. Then only a count tells them apart.
 async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let another = probe.first(&key).await?;
+    let before = probe.ledger().await?;
+    let (key, another) = probe.first().await?;
     // A server that takes both for one operation is for the check `new-key` to find.
     let is_counted = probe.can_count() && probe.effects(&before, [&another]).await? == 1;
     let are_alike = another.says_same(worked);
@@ -75,25 +75,25 @@ async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
         let why = "two operations get equal answers, so that nothing can be inferred from them: say how to count, by `--count`";
         return Err(Stop::Other(why.to_owned()));
     }
-    probe.note_alike(are_alike && is_counted);
+    probe.shared(|shared| shared.are_alike = are_alike && is_counted);
     // What differs from one replay to the next is of the message, whatever its name.
     let again = probe.settled("a retry", &probe.keyed(&key)).await?;
     let third = probe.settled("another retry", &probe.keyed(&key)).await?;
     let is_replay = again.status == third.status && again.body == third.body;
     let differ = headers(&again, &third).into_iter().filter(|difference| is_replay && difference.may_be_anew());
-    probe.note_anew(differ.map(|difference| difference.name).collect());
+    probe.shared(|shared| shared.anew = differ.map(|difference| difference.name).collect());
     Ok(())
 }
 
 pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let first = probe.first(&key).await?;
+    let before = probe.ledger().await?;
+    let (key, first) = probe.first().await?;
     let again = probe.settled("the same request again", &probe.keyed(&key)).await?;
     let third = probe.settled("and again", &probe.keyed(&key)).await?;
     let effects = probe.effects(&before, [&first, &again, &third]).await?;
     let did_run = |answer: &Answer| answer.status.is_success() && !is_marked(answer);
     if effects >= 3 && did_run(&again) && did_run(&third) {
-        probe.note_ignored(true);
+        probe.shared(|shared| shared.ignores_keys = true);
         let what = format!(
             "three requests with one key have 3 effects: the server does not look at keys, and the second gets {}",
             again.summary()
@@ -108,17 +108,12 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
     note_if_marked(probe, &first);
     compare(probe, &first, &again);
     compare(probe, &first, &third);
-    if !probe.anew().is_empty() {
-        let what = format!(
-            "these headers differ from one replay to the next, and are not compared: {}",
-            probe.anew().join(", ")
-        );
+    let anew = probe.shared(|shared| shared.anew.join(", "));
+    if !anew.is_empty() {
+        let what = format!("these headers differ from one replay to the next, and are not compared: {anew}");
         probe.found(Severity::Note, Rule::Retry, what);
     }
-    if effects > 1 {
-        let what = format!("three requests with one key have {effects} effects");
-        probe.counted(Severity::Dangerous, Rule::Retry, what);
-    }
+    probe.once(effects, Rule::Retry, format!("three requests with one key have {effects} effects"));
     if !is_marked(&again) && again.status.is_success() {
         let what = "a client can't see that the second answer is a replay: no header says so";
         probe.found(Severity::Note, Rule::Marker, what);
@@ -127,8 +122,8 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn another_key(probe: &Probe<'_>) -> Result<(), Stop> {
-    let before = probe.before().await?;
-    let first = probe.first(&probe.new_key()).await?;
+    let before = probe.ledger().await?;
+    let (_, first) = probe.first().await?;
     let other = probe.send("the same with another key", &probe.keyed(&probe.new_key())).await?;
     if !other.status.is_success() {
         let what = format!("the same request with a new key is refused: {}", other.summary());
@@ -149,7 +144,7 @@ pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(header) = says["probe_header"].as_str().filter(|_| described.status.is_success()) else {
         return Err(Stop::Skip("no `probe_header` in `/.well-known/idempotency` says that the server answers probes"));
     };
-    let (key, before) = (probe.new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.ledger().await?);
     let looks = probe.keyed(&key).with(header, "?1".to_owned());
     let unknown = probe.send("a probe of a new key", &looks).await?;
     if unknown.status.is_success() || probe.effects(&before, [&unknown]).await? > 0 {
@@ -161,12 +156,10 @@ pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
         let what = format!("a probe of a new key gets {}, and not 404", unknown.summary());
         probe.found(Severity::Wrong, Rule::Probe, what);
     }
-    let first = probe.first(&key).await?;
+    let first = probe.succeeds("the first request", &probe.keyed(&key)).await?;
     let replay = probe.send("a probe after the request", &looks).await?;
     compare(probe, &first, &replay);
-    if probe.effects(&before, [&first, &replay]).await? > 1 {
-        probe.counted(Severity::Dangerous, Rule::Probe, "a probe after the request runs");
-    }
+    probe.once(probe.effects(&before, [&first, &replay]).await?, Rule::Probe, "a probe after the request runs");
     let Some((name, value)) = &probe.endpoint.other_account else { return Ok(()) };
     let other = probe.send("another account's probe", &looks.set(name, value)).await?;
     if other.status != unknown.status {
@@ -179,27 +172,25 @@ pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
 pub(super) async fn at_once(probe: &Probe<'_>) -> Result<(), Stop> {
     // A race is not lost each time.
     for _ in 0..BURSTS {
-        burst(probe, &probe.endpoint.body).await?;
+        burst(probe, &probe.endpoint.request.body).await?;
         if probe.is_broken() {
             return Ok(());
         }
     }
-    match &probe.endpoint.slow {
+    match &probe.endpoint.settings.slow {
         Some(slow) => burst(probe, slow).await,
         None => Ok(()),
     }
 }
 
 async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
-    let (key, before) = (probe.new_key(), probe.before().await?);
-    let message = probe.keyed(&key).with_body(body.to_owned());
+    let before = probe.ledger().await?;
+    let message = probe.keyed(&probe.new_key()).with_body(body);
     let answers = probe.at_once("copies of the request", &vec![message.clone(); COPIES]).await?;
     let came: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
     let after = probe.settled("once more", &message).await?;
     let effects = probe.effects(&before, came.iter().copied().chain([&after])).await?;
-    if effects > 1 {
-        probe.counted(Severity::Dangerous, Rule::InFlight, format!("{COPIES} copies at once have {effects} effects"));
-    }
+    probe.once(effects, Rule::InFlight, format!("{COPIES} copies at once have {effects} effects"));
     if probe.can_count() && effects == 0 {
         probe.counted(Severity::Dangerous, Rule::InFlight, format!("{COPIES} copies at once have no effect at all"));
     }
@@ -239,22 +230,16 @@ pub(super) fn wrong_in_flight(dialect: &Dialect, refused: &Answer) -> Option<Str
     let code = dialect.in_flight_code.filter(|code| !text.contains(code));
     let after = refused.header("retry-after");
     let is_number = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty();
-    match (code, after) {
-        _ if refused.status.as_u16() != dialect.in_flight => {
-            let wanted = dialect.in_flight;
-            Some(format!("a request in flight is refused, and not with {wanted}: {}", refused.summary()))
-        }
-        (Some(code), _) => {
-            Some(format!("a request in flight is refused without the code {code}: {}", refused.summary()))
-        }
+    let how = match (code, after) {
+        _ if refused.status.as_u16() != dialect.in_flight => format!(", and not with {}", dialect.in_flight),
+        (Some(code), _) => format!(" without the code {code}"),
         (None, Some(after)) if !is_number(after) && httpdate::parse_http_date(after).is_err() => {
-            Some(format!("Retry-After is neither seconds nor a date: {after:?}"))
+            return Some(format!("Retry-After is neither seconds nor a date: {after:?}"));
         }
-        (None, None) if matches!(dialect.name, "acp" | "iceberg") => {
-            Some(format!("a request in flight is refused without Retry-After: {}", refused.summary()))
-        }
-        _ => None,
-    }
+        (None, None) if matches!(dialect.name, "acp" | "iceberg") => " without Retry-After".to_owned(),
+        _ => return None,
+    };
+    Some(format!("a request in flight is refused{how}: {}", refused.summary()))
 }
 
 #[cfg(test)]
@@ -265,18 +250,19 @@ mod tests {
     #[test]
     fn a_refusal_in_flight_has_the_code_and_the_time_that_the_profile_asks_for() {
         let date = "Mon, 21 Oct 2030 07:28:00 GMT";
-        let (stripe, acp) = ("idempotency_key_in_use", "idempotency_in_flight");
+        let (of_stripe, of_acp) = ("idempotency_key_in_use", "idempotency_in_flight");
+        let columns = Dialect::columns(["draft", "stripe", "acp", "iceberg"]);
         for (status, code, after, is_wrong) in [
             (409, "", None, [false, true, true, true]),
             (409, "", Some("1"), [false, true, true, true]),
-            (409, stripe, None, [false, false, true, true]),
-            (409, stripe, Some("1"), [false, false, true, true]),
-            (409, stripe, Some("soon"), [true; 4]),
-            (409, acp, None, [false, true, true, true]),
-            (409, acp, Some("1"), [false, true, false, true]),
-            (409, acp, Some(date), [false, true, false, true]),
-            (409, acp, Some(""), [true; 4]),
-            (409, acp, Some("-1"), [true; 4]),
+            (409, of_stripe, None, [false, false, true, true]),
+            (409, of_stripe, Some("1"), [false, false, true, true]),
+            (409, of_stripe, Some("soon"), [true; 4]),
+            (409, of_acp, None, [false, true, true, true]),
+            (409, of_acp, Some("1"), [false, true, false, true]),
+            (409, of_acp, Some(date), [false, true, false, true]),
+            (409, of_acp, Some(""), [true; 4]),
+            (409, of_acp, Some("-1"), [true; 4]),
             (503, "", None, [true; 4]),
             (503, "", Some("1"), [true, true, true, false]),
             (503, "", Some("soon"), [true; 4]),
@@ -285,7 +271,7 @@ mod tests {
             if let Some(after) = after {
                 refused.headers.insert("retry-after", after.parse().unwrap());
             }
-            let found = Dialect::ALL.map(|dialect| wrong_in_flight(&dialect, &refused).is_some());
+            let found = columns.map(|dialect| wrong_in_flight(&dialect, &refused).is_some());
             assert_eq!(found, is_wrong, "{status} {code} {after:?}");
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::dialect::Rule;
-use crate::finding::Severity;
+use crate::effects::Ledger;
 use crate::probe::{Probe, Stop};
 
 use super::answers::{compare, note_if_stuck, still_there};
@@ -29,8 +29,8 @@ async fn run(command: &str) -> Result<(), Stop> {
     }
 }
 
-/// Waits until the server accepts connections.
-async fn is_there(probe: &Probe<'_>) -> Result<(), Stop> {
+/// Waits until the server accepts connections, and still has the effects from before.
+async fn is_there(probe: &Probe<'_>, before: &Option<Ledger>) -> Result<(), Stop> {
     let began = std::time::Instant::now();
     while probe.connection().await.is_err() {
         if began.elapsed() > WITHIN {
@@ -38,34 +38,27 @@ async fn is_there(probe: &Probe<'_>) -> Result<(), Stop> {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(())
+    if probe.has_lost(before).await? { Err(Stop::Other(IN_MEMORY.to_owned())) } else { Ok(()) }
 }
 
 const IN_MEMORY: &str = "the server's own list is shorter than before: it keeps its effects in memory, and a key says nothing of \
                          what is gone";
 
 pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(command) = &probe.endpoint.restart else {
-        return Err(Stop::Skip("it needs `--restart`, or `restart` in a plan"));
-    };
-    let key = probe.new_key();
-    let first = probe.first(&key).await?;
-    let before = probe.before().await?;
+    let command = probe.endpoint.settings.restart.as_ref().ok_or(Stop::Needs("restart"))?;
+    let (key, first) = probe.first().await?;
+    let before = probe.ledger().await?;
     run(command).await?;
-    is_there(probe).await?;
-    if probe.has_lost(&before).await? {
-        return Err(Stop::Other(IN_MEMORY.to_owned()));
-    }
+    is_there(probe, &before).await?;
     still_there(probe, "a restart", &key, &first).await
 }
 
 pub(super) async fn kill(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(command) = &probe.endpoint.kill else { return Err(Stop::Skip("it needs `--kill`, or `kill` in a plan")) };
-    let (answered, key) = (probe.new_key(), probe.new_key());
-    let first = probe.first(&answered).await?;
-    let before = probe.before().await?;
-    let body = probe.endpoint.slow.clone().unwrap_or_else(|| probe.endpoint.body.clone());
-    let message = probe.keyed(&key).with_body(body);
+    let command = probe.endpoint.settings.kill.as_ref().ok_or(Stop::Needs("kill"))?;
+    let (answered, first) = probe.first().await?;
+    let before = probe.ledger().await?;
+    let body = probe.endpoint.settings.slow.as_ref().unwrap_or(&probe.endpoint.request.body);
+    let message = probe.keyed(&probe.new_key()).with_body(body);
     // The kill comes while the request is under way, or at once after it.
     let killed = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -73,17 +66,11 @@ pub(super) async fn kill(probe: &Probe<'_>) -> Result<(), Stop> {
     };
     let (under_way, killed) = tokio::join!(probe.send("a request, and a kill", &message), killed);
     killed?;
-    is_there(probe).await?;
-    if probe.has_lost(&before).await? {
-        return Err(Stop::Other(IN_MEMORY.to_owned()));
-    }
+    is_there(probe, &before).await?;
     let again = probe.settled("after the kill", &message).await?;
     note_if_stuck(probe, "a kill", &again);
     let effects = probe.effects(&before, under_way.iter().chain([&again])).await?;
-    if effects > 1 {
-        let what = format!("a kill in the middle of a request leads to {effects} effects");
-        probe.counted(Severity::Dangerous, Rule::Retry, what);
-    }
+    probe.once(effects, Rule::Retry, format!("a kill in the middle of a request leads to {effects} effects"));
     if let Ok(under_way) = &under_way
         && under_way.status.is_success()
     {

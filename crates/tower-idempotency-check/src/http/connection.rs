@@ -69,7 +69,7 @@ impl Connection {
         for (name, value) in &message.headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::new(message.body.clone()));
+        let request = request.body(Full::from(message.body.clone()));
         let request = request.map_err(|error| Failure::NotSendable(error.to_string()))?;
         let ended = |error: hyper::Error| Failure::Ended(error.to_string());
         self.sender.ready().await.map_err(ended)?;
@@ -96,8 +96,8 @@ pub(crate) async fn hang_up(address: &Address, message: &Message, when: HangUp) 
     let mut stream = connect(address).await?;
     let mut bytes = message.head(&address.authority(), message.body.len()).into_bytes();
     let body = match when {
-        HangUp::InTheBody => &message.body[..message.body.len() / 2],
-        HangUp::After(_) | HangUp::AtTheAnswer => &message.body[..],
+        HangUp::InTheBody => &message.body.as_bytes()[..message.body.len() / 2],
+        HangUp::After(_) | HangUp::AtTheAnswer => message.body.as_bytes(),
     };
     bytes.extend_from_slice(body);
     let ended = |error: io::Error| Failure::Ended(error.to_string());

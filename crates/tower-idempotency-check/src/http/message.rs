@@ -11,7 +11,7 @@ pub(crate) struct Message {
     pub(crate) target: String,
     /// In this order, and as often as they are there.
     pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Bytes,
+    pub(crate) body: String,
 }
 
 impl Message {
@@ -27,9 +27,8 @@ impl Message {
         self.with(name, value)
     }
 
-    pub(crate) fn with_body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        self
+    pub(crate) fn with_body(self, body: impl Into<String>) -> Self {
+        Self { body: body.into(), ..self }
     }
 
     /// The command that sends it, for a shell. Names of headers are small letters on each connection.
@@ -46,13 +45,13 @@ impl Message {
             };
             line.push_str(&format!(" -H {}", quoted(&header)));
         }
-        let body = String::from_utf8_lossy(&self.body);
+        let body = &self.body;
         let text = body.trim_matches(' ');
         let blanks = body.len() - text.len();
         let side = if body.starts_with("  ") { "before" } else { "after" };
         match blanks {
             _ if body.is_empty() => {}
-            0..=8 => line.push_str(&format!(" --data-raw {}", quoted(&body))),
+            0..=8 => line.push_str(&format!(" --data-raw {}", quoted(body))),
             _ => line.push_str(&format!(" --data-raw {} # and {blanks} blanks {side} it", quoted(text))),
         }
         line
@@ -97,14 +96,11 @@ impl Answer {
 
     /// The body, without the mark of a replay that some servers put into it.
     pub(crate) fn content(&self) -> Vec<u8> {
-        match self.json() {
-            Some(serde_json::Value::Object(mut members)) if members.get("replayed") == Some(&true.into()) => {
-                members.remove("replayed");
-                serde_json::Value::Object(members).to_string().into()
-            }
-            Some(json) => json.to_string().into(),
-            None => self.body.to_vec(),
+        let Some(mut json) = self.json() else { return self.body.to_vec() };
+        if let Some(members) = json.as_object_mut().filter(|members| members.get("replayed") == Some(&true.into())) {
+            members.remove("replayed");
         }
+        json.to_string().into()
     }
 
     /// Whether the body is that of another answer, byte by byte; one that is marked as a replay is compared as JSON.
@@ -205,8 +201,7 @@ mod tests {
             (format!(" a{}", " ".repeat(9)), " --data-raw 'a' # and 10 blanks after it"),
             (format!("{}a", " ".repeat(9)), " --data-raw 'a' # and 9 blanks before it"),
         ] {
-            let message =
-                Message { method: Method::GET, target: "/".to_owned(), headers: Vec::new(), body: body.into() };
+            let message = Message { method: Method::GET, target: "/".to_owned(), headers: Vec::new(), body };
             assert_eq!(message.curl("http://a", "Key"), format!("curl -i -X GET 'http://a/'{sent}"));
         }
     }

@@ -71,8 +71,8 @@ fn is_volatile(name: &str) -> bool {
     })
 }
 
-/// Whether `Connection` names this header, which makes it one of the connection.
-fn is_of_connection(headers: &HeaderMap, name: &str) -> bool {
+/// Whether `Connection` names this option, or this header, which makes it one of the connection.
+pub(crate) fn is_of_connection(headers: &HeaderMap, name: &str) -> bool {
     let lines = headers.get_all("connection").iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|named| named.trim().eq_ignore_ascii_case(name))
 }

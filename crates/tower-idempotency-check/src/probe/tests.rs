@@ -3,7 +3,7 @@ use super::*;
 // Seeded fault: a note that comes with them makes them new.
 #[test]
 fn findings_are_known_if_each_replay_differs_so_whatever_is_noted_with_them() {
-    let (plan, shared) = (Plan::from_toml("url = \"http://127.0.0.1:1/\"").unwrap(), Shared::new(0));
+    let (plan, shared) = (Plan::from_toml("url = \"http://127.0.0.1:1/\"").unwrap(), Mutex::new(Shared::default()));
     let findings = |parts: &[&str], notes: bool| {
         let probe = Probe::new(&plan, &plan.endpoints[0], &shared);
         parts.iter().for_each(|part| probe.differs(Severity::Wrong, Rule::Retry, part, (*part).to_owned()));
@@ -12,10 +12,11 @@ fn findings_are_known_if_each_replay_differs_so_whatever_is_noted_with_them() {
         }
         probe.end().0
     };
-    shared.note_parts(&findings(&["status"], false));
+    let noted = findings(&["status"], false).into_iter().filter_map(|finding| finding.part);
+    lock(&shared).parts = noted.collect();
     for notes in [false, true] {
-        assert!(shared.knows(&findings(&["status"], notes)), "{notes}");
-        assert!(!shared.knows(&findings(&["status", "etag"], notes)), "{notes}");
+        assert!(lock(&shared).knows(&findings(&["status"], notes)), "{notes}");
+        assert!(!lock(&shared).knows(&findings(&["status", "etag"], notes)), "{notes}");
     }
 }
 
@@ -24,7 +25,7 @@ fn findings_are_known_if_each_replay_differs_so_whatever_is_noted_with_them() {
 fn a_request_without_a_body_has_the_endpoint_s_headers_but_the_body_s_type() {
     let plan = "url = \"http://127.0.0.1:1/\"\ndata = \"{}\"\nheaders = [\"authorization: Bearer a\"]";
     let plan = Plan::from_toml(plan).unwrap();
-    let shared = Shared::new(0);
+    let shared = Mutex::new(Shared::default());
     let bare = Probe::new(&plan, &plan.endpoints[0], &shared).bare(&Method::GET, "/orders");
     assert_eq!(bare.headers, [("authorization".to_owned(), "Bearer a".to_owned())]);
     assert!(bare.body.is_empty());
@@ -34,7 +35,7 @@ fn a_request_without_a_body_has_the_endpoint_s_headers_but_the_body_s_type() {
 #[test]
 fn a_check_is_broken_by_count_if_nothing_else_breaks_it() {
     let plan = Plan::from_toml("url = \"http://127.0.0.1:1/\"\ndata = \"{}\"\ncount = \"GET /\"").unwrap();
-    let shared = Shared::new(0);
+    let shared = Mutex::new(Shared::default());
     let findings = [(Severity::Note, false), (Severity::Note, true), (Severity::Wrong, false), (Severity::Wrong, true)];
     for first in findings {
         for second in findings {
@@ -59,7 +60,7 @@ fn a_check_is_broken_by_count_if_nothing_else_breaks_it() {
 // Each retention with each age.
 #[test]
 fn a_key_is_taken_for_kept_through_half_of_its_retention() {
-    let shared = Shared::new(0);
+    let shared = Mutex::new(Shared::default());
     for (retention, seconds, is_kept) in
         [("", 500, true), ("retention = \"10s\"", 4, true), ("retention = \"10s\"", 6, false)]
     {

@@ -1,14 +1,16 @@
 //! A server that keeps what a key promises, unless it has a fault.
 
+mod operation;
+mod replays;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,7 +20,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::watch;
 
-use super::fault::{Fault, are_one, compared, compares_pairs, damage};
+use self::operation::{respond, run, sent_then_recorded};
+use self::replays::known;
+use super::fault::{Fault, compared, compares_pairs};
 use super::slow::Slow;
 use super::twist::{Twisted, twist};
 
@@ -354,146 +358,4 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         response.headers_mut().append("set-cookie", "b=2".parse().unwrap());
     }
     response
-}
-
-/// Answers in parts, and records the answer with the last one. They are more than the buffers between it and a client
-/// hold, so that a client which goes away does not get there.
-fn sent_then_recorded(server: Shared, key: String, mut record: Record, text: String) -> Response {
-    const PART: usize = 128 * 1024;
-    const PARTS: usize = 64;
-    if let Some((_, recorded, _)) = &mut record.answer {
-        recorded.push_str(&" ".repeat(PARTS * PART));
-    }
-    let mut response = respond(StatusCode::CREATED, text.clone(), None);
-    let parts = std::iter::once(text).chain((0..PARTS).map(|_| " ".repeat(PART)));
-    let mut last = Some((key, record));
-    let parts = parts.enumerate().map(move |(number, part)| {
-        if let Some((key, record)) = last.take_if(|_| number == PARTS) {
-            server.records.lock().unwrap().insert(key, record);
-        }
-        Ok::<_, Infallible>(part)
-    });
-    response.headers_mut().remove("content-length");
-    *response.body_mut() = Body::from_stream(futures_util::stream::iter(parts));
-    response
-}
-
-fn respond(status: StatusCode, text: String, date: Option<String>) -> Response {
-    let text_of = text.clone();
-    let mut response = (status, [("content-type", "application/json")], text).into_response();
-    if status == StatusCode::CREATED {
-        let tag = format!("\"{}\"", text_of.trim_end().len());
-        let headers = [
-            ("location", "/charges/1"),
-            ("etag", &tag),
-            ("link", "</a>; rel=a"),
-            ("link", "</b>; rel=b"),
-            ("last-modified", "Mon, 21 Oct 2030 07:28:00 GMT"),
-        ];
-        for (name, value) in headers {
-            response.headers_mut().append(name, value.parse().unwrap());
-        }
-    }
-    if let Some(date) = date {
-        response.headers_mut().insert("date", date.parse().unwrap());
-    }
-    response
-}
-
-/// The answer to a request whose key is known, or `None`, and then the key is claimed.
-fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
-    let fault = server.fault;
-    let mut records = server.records.lock().unwrap();
-    if fault == Fault::ForgetsSoon {
-        records.retain(|_, record| record.at.elapsed() < Duration::from_secs(1));
-    }
-    if fault == Fault::ForgetsOldest && records.len() >= 100 && !records.contains_key(key) {
-        let oldest = records.iter().min_by_key(|(_, record)| record.at).map(|(key, _)| key.clone());
-        records.remove(&oldest.unwrap());
-    }
-    let Some(record) = records.get_mut(key) else {
-        let (fingerprint, at) = (fingerprint.to_owned(), Instant::now());
-        records.insert(key.to_owned(), Record { fingerprint, answer: None, at, copies: 0 });
-        return None;
-    };
-    let is_one = compares_pairs(fault) && are_one(fault, &record.fingerprint, fingerprint);
-    if record.fingerprint != fingerprint && !is_one {
-        if fault == Fault::RefusalForgets {
-            records.remove(key);
-        }
-        let status = if fault == Fault::WrongStatus { StatusCode::CONFLICT } else { StatusCode::UNPROCESSABLE_ENTITY };
-        return Some(refuse(status, "idempotency_conflict"));
-    }
-    record.copies += 1;
-    let Some((status, text, date)) = record.answer.clone() else {
-        return match fault {
-            Fault::SecondCopyRuns if record.copies == 1 => None,
-            Fault::LockLapses if record.copies == 3 => None,
-            Fault::CopiesDiffer => Some((StatusCode::OK, "{}").into_response()),
-            Fault::CopiesFail => Some(StatusCode::INTERNAL_SERVER_ERROR.into_response()),
-            Fault::SaysSoon => Some((StatusCode::CONFLICT, [("retry-after", "soon")]).into_response()),
-            _ => {
-                let mut refused = refuse(StatusCode::CONFLICT, "idempotency_in_flight");
-                refused.headers_mut().insert("retry-after", "1".parse().unwrap());
-                Some(refused)
-            }
-        };
-    };
-    let mut replay = match fault {
-        Fault::ReplayWithoutBody => respond(status, String::new(), None),
-        Fault::ReplayOtherStatus => respond(StatusCode::ACCEPTED, text, None),
-        Fault::ReplayOtherBody => respond(status, format!("{text} "), None),
-        Fault::LaterReplaysOtherBody if record.copies > 1 => respond(status, format!("{text} "), None),
-        Fault::ForgivesFailure if status.is_server_error() => respond(StatusCode::OK, "{}".to_owned(), None),
-        Fault::ReplaysDate => respond(status, text, date),
-        Fault::ReordersMembers if status == StatusCode::CREATED => {
-            let (id, ok) = text.trim_matches(['{', '}']).split_once(',').unwrap();
-            respond(status, format!("{{{ok},{id}}}"), None)
-        }
-        _ => respond(status, text, None),
-    };
-    damage(fault, replay.headers_mut());
-    replay.headers_mut().insert("idempotent-replayed", "true".parse().unwrap());
-    Some(replay)
-}
-
-/// The operation itself.
-async fn run(server: &Server, key: &str, body: &str) -> (StatusCode, String, Option<String>) {
-    let id = {
-        let mut charges = server.charges.lock().unwrap();
-        let id = format!("ch_{}", charges.len() + 1);
-        if body.contains("declined") {
-            drop(charges);
-            let mut judged = server.judged.lock().unwrap();
-            *judged += 1;
-            return (StatusCode::PAYMENT_REQUIRED, format!("{{\"declined\":{judged}}}"), None);
-        }
-        if body.contains("limited") {
-            return (StatusCode::TOO_MANY_REQUESTS, "{}".to_owned(), None);
-        }
-        if server.fault == Fault::ForgivesFailure && body.contains("fails") {
-            return (StatusCode::INTERNAL_SERVER_ERROR, "{\"error\":1}".to_owned(), None);
-        }
-        charges.push(id.clone());
-        server.current.lock().unwrap().clone_from(&id);
-        id
-    };
-    if body.contains("slow") {
-        // The third copy runs when a lock has lapsed.
-        let others = if server.fault == Fault::LockLapses { 3 } else { 1 };
-        server.slow.run(key.as_bytes(), others).await;
-    } else {
-        let takes = if server.fault == Fault::DropsRuns { 500 } else { 30 };
-        tokio::time::sleep(Duration::from_millis(takes)).await;
-    }
-    if body.contains("fails") {
-        return (StatusCode::INTERNAL_SERVER_ERROR, format!("{{\"failed\":\"{id}\"}}"), None);
-    }
-    let id = if server.fault == Fault::SharesAnswers { server.current.lock().unwrap().clone() } else { id };
-    let date = (server.fault == Fault::ReplaysDate).then(|| httpdate::fmt_http_date(std::time::SystemTime::now()));
-    match server.fault {
-        Fault::Alike => (StatusCode::CREATED, "{\"ok\":true}".to_owned(), date),
-        Fault::ReordersMembers => (StatusCode::CREATED, format!("{{\"id\":\"{id}\",\"ok\":true}}"), date),
-        _ => (StatusCode::CREATED, format!("{{\"id\":\"{id}\"}}"), date),
-    }
 }
