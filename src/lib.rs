@@ -1,5 +1,7 @@
-// The README is the front page; `docs/journey.md` leads through the files. The examples of the README need three
-// features: without them they are shown, but not compiled.
+// The README is the front page, and its links lead into these docs, as those of the pages of `guide` do;
+// `docs/journey.md` leads through the files. The examples of the README need three features: without them they are
+// shown, but not compiled.
+#![doc = include_str!("guide/links.md")]
 #![cfg_attr(any(not(doctest), all(feature = "axum", feature = "sled")), doc = include_str!("../README.md"))]
 //!
 //! All pages of the guide are in these docs, too: [`guide`](mod@guide).

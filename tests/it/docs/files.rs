@@ -25,3 +25,16 @@ fn the_files_that_the_pages_name_are_there() {
     assert!(named > 60, "{named} files are named");
     assert_eq!(missing, [""; 0], "of {named}");
 }
+
+/// A new file is found by what it is for, and not by a search through its neighbours.
+#[test]
+fn the_journey_names_each_file_of_the_server_and_the_engine() {
+    let map = fs::read_to_string(root().join("docs/journey.md")).unwrap();
+    let entries = ["server", "engine"].map(|room| fs::read_dir(root().join("src").join(room)).unwrap());
+    let paths = entries.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let names = paths.map(|path| path.strip_prefix(root().join("src")).unwrap().display().to_string());
+    // A folder is named itself, or by a file in it.
+    let is_named = |name: &String| map.contains(&format!("`{name}`")) || map.contains(&format!("`{name}/"));
+    let missing: Vec<_> = names.filter(|name| !name.ends_with("/mod.rs") && !is_named(name)).collect();
+    assert_eq!(missing, [""; 0]);
+}

@@ -65,7 +65,7 @@ impl<B: Backend> Protocol<B> {
     /// Takes the step of [`step`](Self::step), in rounds: a round ends without a result if the row has changed
     /// meanwhile. Sets `has_met` once a row was met.
     ///
-    /// What a first request and its outcome do not need is boxed: this future is allocated for each of them.
+    /// What a first request and its outcome do not need is boxed: see section 12 of `docs/design.md`.
     async fn decide(&self, id: RecordId, transition: &Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
         let deadline = transition.claim().map(|claim| Instant::now() + claim.timeout);
         // The row that a claim has met is returned before its requester gives up: the requester must not run as if

@@ -13,7 +13,7 @@ use tower_idempotency::internals::exchange_bytes;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 use tower_idempotency_shared::SharedStore;
 
-/// The longest block that glibc's allocator keeps for the thread that has freed it. Others cost several times as much.
+/// Section 12 of `docs/design.md` says why.
 const MAX_BYTES: usize = 1_032;
 
 #[tokio::test]
