@@ -131,7 +131,7 @@ async fn a_refusal_of_the_layer_says_what_the_page_has_for_it() {
     let of_the_page: BTreeSet<_> = of_the_page.collect();
     assert_eq!(found.len(), 5);
     assert!(found.is_subset(&of_the_page), "{found:?}");
-    // The whole table is compared in `src/server/openapi/samples.rs`.
+    // The whole table is compared in `src/server/describe/openapi/samples.rs`.
     let kinds: BTreeSet<_> = RejectionKind::ALL.iter().map(|kind| kind.slug().to_owned()).collect();
     assert_eq!(of_the_page.into_iter().map(|(kind, _)| kind).collect::<BTreeSet<_>>(), kinds);
     assert_eq!(Effect::HEADER, "idempotency-effect");
