@@ -9,8 +9,8 @@
 // - `protocol/`: one transition of a record.
 // - `session/`: tracks whether this process and the others are alive, and which rows have changed.
 // - `database/`: the one client of the database.
-// - `backend.rs`, `kind.rs`, `run_record.rs`: the contract of a database. `apply.rs`: the same contract as functions,
-//   for a database that does not decide in its own language.
+// - `backend.rs`, `row.rs`, `kind.rs`, `run_record.rs`: the contract of a database. `apply.rs`: the same contract as
+//   functions, for a database that does not decide in its own language.
 
 // First, because the page of the store has its methods in the order of the modules.
 mod store;
@@ -27,6 +27,7 @@ mod in_database;
 mod inner;
 mod kind;
 mod protocol;
+mod row;
 mod run_record;
 mod session;
 mod spawn_on_drop;
