@@ -168,9 +168,9 @@ impl Said {
     /// Returns the content of the row of a session, or `None` if its bytes can't be read.
     pub(crate) fn by(row: &Row) -> Option<Self> {
         let (version, numbers) = row.state.split_first()?;
-        let [lease, over_before] =
-            [numbers.get(..8)?, numbers.get(8..)?].map(|bytes| bytes.try_into().map(u64::from_le_bytes));
-        let (lease, over_before) = (Duration::from_millis(lease.ok()?), Timestamp::from_millis(over_before.ok()?));
+        let ([lease, over_before], []) = numbers.as_chunks() else { return None };
+        let [lease, over_before] = [lease, over_before].map(|number| u64::from_le_bytes(*number));
+        let (lease, over_before) = (Duration::from_millis(lease), Timestamp::from_millis(over_before));
         (*version == VERSION).then_some(Self { lease, over_before })
     }
 }
