@@ -91,7 +91,7 @@ impl<B: Backend> StoreInner<B> {
         self.database.ask_time().await?;
         self.database.clocks().check()?;
         // The fences of these rows are a floor for those that this process gives.
-        self.database.sessions().await.map_err(|error| away(Arc::new(error)))?;
+        self.database.sessions().await.map_err(away)?;
         self.sessions.renew().await.map(drop)
     }
 

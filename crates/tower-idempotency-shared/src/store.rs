@@ -318,7 +318,7 @@ impl<B: Backend> Records for SharedStore<B> {
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let database = Arc::clone(&self.inner.database);
-        let sweep = async move { database.delete_expired(limit).await.map_err(|error| away(Arc::new(error))) };
+        let sweep = async move { database.delete_expired(limit).await.map_err(away) };
         self.within(Box::pin(sweep)).await
     }
 

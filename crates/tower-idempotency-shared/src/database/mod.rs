@@ -70,7 +70,7 @@ impl<B: Backend> Database<B> {
     /// Asks the database for its time. The answer sets the clocks.
     pub(crate) async fn ask_time(&self) -> Result<(), StoreError> {
         let asked = self.state.ask(0, |clocks| self.backend.put(clocks, &[])).await;
-        asked.map(drop).map_err(|error| away(Arc::new(error)))
+        asked.map(drop).map_err(away)
     }
 
     /// Reads the sessions.

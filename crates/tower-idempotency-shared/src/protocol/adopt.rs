@@ -28,7 +28,7 @@ impl<B: Backend> Protocol<B> {
         for (id, record) in &records {
             rows.extend(row(*id, record, clocks)?);
         }
-        let written = self.database.adopt(&rows).await.map_err(|error| away(Arc::new(error)))?;
+        let written = self.database.adopt(&rows).await.map_err(away)?;
         let written: HashSet<RecordId> = written.into_iter().collect();
         let mut applied = Vec::with_capacity(records.len());
         for (id, record) in records {
