@@ -80,8 +80,8 @@ pub struct Write {
 }
 
 impl Write {
-    /// Returns a write of a row without a record, which is kept for this long.
-    pub(crate) fn released(id: RecordId, expect: Expect, kept: Duration) -> Self {
+    /// Returns a write of a row without a record, which is kept for this long. Its kind is the one of a tombstone.
+    pub(crate) fn without_record(id: RecordId, expect: Expect, kept: Duration) -> Self {
         Self {
             id,
             expect,

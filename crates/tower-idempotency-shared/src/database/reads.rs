@@ -120,6 +120,8 @@ async fn read<B: Backend>(reads: Reads, backend: &B, state: &DatabaseState, gets
         return;
     }
     let wanted = &ids;
+    // Such a write expects a token that no row has. The duration has no effect.
+    let never_done = |id: &RecordId| Write::without_record(*id, Expect::Token(random_token()), GRACE);
     let get = |clocks| async move {
         let answer = match reads {
             Reads::Whole => backend.get(clocks, wanted).await?,
@@ -153,9 +155,4 @@ async fn read<B: Backend>(reads: Reads, backend: &B, state: &DatabaseState, gets
             }
         }
     }
-}
-
-/// Returns a write that is never done, because it expects a token that no row has. The duration has no effect.
-fn never_done(id: &RecordId) -> Write {
-    Write::released(*id, Expect::Token(random_token()), GRACE)
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 
-use crate::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
+use crate::backend::{Expect, GRACE, Kind, Row, Stamp, Token, Write};
 
 /// The longest time between two renewals.
 const MAX_PERIOD: Duration = Duration::from_secs(10);
@@ -118,17 +118,11 @@ impl Session {
             Arc::make_mut(&mut state.own).insert(current);
         }
         Write {
-            id: current,
-            expect: state.token.map_or(Expect::Absent, Expect::Token),
-            token: crate::random_token(),
-            fence: NewFence::Keep,
             kind: Kind::Session,
-            session: None,
             until: Some(self.lease),
-            began: Stamp::Keep,
             since: Stamp::Keep,
-            expires: NewExpiry::In(SESSION_KEPT),
             state: Said { lease: self.lease, over_before }.bytes(),
+            ..Write::without_record(current, state.token.map_or(Expect::Absent, Expect::Token), SESSION_KEPT)
         }
     }
 
@@ -178,5 +172,5 @@ impl Said {
 /// Returns the write that marks the session `id` as dead, if its row is as expected.
 pub(crate) fn dead(id: RecordId, expect: Expect) -> Write {
     // The bound lets people distinguish it from a released operation.
-    Write { until: Some(Duration::ZERO), ..Write::released(id, expect, DEAD_SESSION_KEPT.max(GRACE)) }
+    Write { until: Some(Duration::ZERO), ..Write::without_record(id, expect, DEAD_SESSION_KEPT.max(GRACE)) }
 }
