@@ -10,7 +10,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
@@ -61,23 +60,6 @@ pub(crate) enum WriteError {
 
 pub(crate) type WriteReply = oneshot::Sender<Result<WriteResult, WriteError>>;
 
-/// Counts a write for as long as it has no answer.
-#[derive(Debug)]
-pub(crate) struct Waiting(Arc<AtomicUsize>);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Waiting {
-    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
 /// A write on its way.
 #[derive(Debug)]
 pub(crate) struct PendingWrite {
@@ -92,8 +74,8 @@ pub(crate) struct PendingWrite {
     /// The number of times that its row was locked.
     pub(crate) busy: u32,
     pub(crate) pauses: ExponentialBackoff,
-    /// Counts the write for `WriteQueue::is_behind` until this value is dropped.
-    pub(crate) _waiting: Waiting,
+    /// Counts the write for `WriteQueue::waiting` until this value is dropped.
+    pub(crate) _waiting: Arc<()>,
 }
 
 impl PendingWrite {
