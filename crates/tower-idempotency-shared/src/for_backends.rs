@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::broadcast;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tower_idempotency::store::ConnectError;
 use tower_idempotency::{Fence, RecordId};
 
 use super::backend::{Backend, BackendError, Expect, NewExpiry, NewFence, Row, Write};
 use super::builder::SharedStoreBuilder;
+pub use super::inner::Task;
 use super::store::SharedStore;
 
 /// The pause between two tries.
@@ -60,16 +60,6 @@ fn check(id: &RecordId, fence: Fence, state: &[u8]) -> Result<(), BackendError> 
 #[must_use]
 pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.min(MAX_DURATION).as_millis()).unwrap_or(i64::MAX)
-}
-
-/// A task that ends when this is dropped.
-#[derive(Debug)]
-pub struct Task(pub JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// The ids of the rows that were written, for all listeners: see [`Backend::changes`].

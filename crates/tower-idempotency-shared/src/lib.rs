@@ -4,8 +4,8 @@
 // The modules. Each uses only those that come after it:
 // - `for_backends.rs`: what the databases of this repository have in common.
 // - `in_database.rs`: effect and record in one transaction of the application. `config.rs`: settings from a file.
-// - `store.rs`: the store that applications open. `builder.rs`: its settings. `inner.rs`: the state that its handles
-//   share, and its tasks. `spawn_on_drop.rs`: a future that is finished even if its caller drops it.
+// - `store.rs`: the store that applications open. `inner.rs`: the state that its handles share, and its tasks.
+//   `builder.rs`: its settings. `spawn_on_drop.rs`: a future that is finished even if its caller drops it.
 // - `protocol/`: one transition of a record.
 // - `session/`: tracks whether this process and the others are alive, and which rows have changed.
 // - `database/`: the one client of the database.

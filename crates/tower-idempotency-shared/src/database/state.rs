@@ -40,8 +40,9 @@ pub(crate) struct DatabaseState {
     /// `protocol/restore.rs` waits for it.
     pub(crate) replaced: Notify,
     /// The store's slots. Their telemetry counts skewed answers and limits the log lines about them.
-    pub(super) slots: Arc<Slots>,
-    timeout: Duration,
+    pub(crate) slots: Arc<Slots>,
+    /// The time that a call with few bytes may take before its answer counts as lost.
+    pub(crate) timeout: Duration,
     /// The series of failed calls. No code holds this lock together with that of `servers`.
     breaker: Mutex<Breaker>,
     // At most one line a minute says that the database is away: if few calls succeed, that changes with each that

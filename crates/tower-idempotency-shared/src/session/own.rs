@@ -46,7 +46,9 @@ pub(crate) struct Said {
 /// This process's session, and how long the lease of it is held. The row itself is written by `Sessions`.
 #[derive(Debug)]
 pub(crate) struct Session {
-    lease: Duration,
+    /// The time that the session lives without a renewal.
+    pub(crate) lease: Duration,
+    /// What the renewals change.
     state: Mutex<SessionState>,
 }
 
@@ -80,11 +82,6 @@ impl Session {
         let (current, own) = (crate::random_id(), Arc::default());
         let state = SessionState { current, token: None, until: now, own };
         Self { lease, state: Mutex::new(state) }
-    }
-
-    /// Returns how long a session lives without a renewal.
-    pub(crate) fn lease(&self) -> Duration {
-        self.lease
     }
 
     /// Returns the time between two renewals. Processes that do not know this session's lease wait longer than this, so
