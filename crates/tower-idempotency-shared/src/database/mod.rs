@@ -126,14 +126,14 @@ impl<B: Backend> Database<B> {
             return Ok(0);
         }
         let clocks = self.clocks().now();
-        let deleted = self.state.call(|| self.backend.delete_expired(clocks, limit)).await?;
+        let deleted = self.state.call(0, || self.backend.delete_expired(clocks, limit)).await?;
         Ok(self.state.slots.telemetry.count_swept(deleted))
     }
 
     /// Asks what the database can lose, and logs it at the start and when it changes.
     pub(crate) async fn ask_guarantee(&self) {
         // If this fails, the last answer is kept. `inner.rs` asks again in 30 seconds.
-        let Ok(guarantee) = self.state.call(|| self.backend.guarantee()).await else { return };
+        let Ok(guarantee) = self.state.call(0, || self.backend.guarantee()).await else { return };
         let mut known = self.guarantee.lock();
         if known.as_ref() == Some(&guarantee) {
             return;

@@ -7,7 +7,7 @@
 //!    caller overwrites the row, so that the copy can't take effect.
 //! 4. Writes that come while all calls are under way share the next call. A call has at most one write of an id.
 //! 5. A write whose row is locked is sent again, with the same token: an earlier copy of the write may hold the lock.
-//! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) decides
+//! 6. A call may take longer if it has more bytes: see [`DatabaseState::call`]. [`queue`](super::queue) decides
 //!    which writes are sent next, and how many at once.
 
 use std::sync::Arc;
@@ -232,7 +232,7 @@ impl<B: Backend> WriteSender<B> {
         sent: Instant,
     ) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         let bytes: usize = writes.iter().map(|write| write.state.len()).sum();
-        let answer = match self.state.call_with(bytes, || self.backend.put(clocks, writes)).await {
+        let answer = match self.state.call(bytes, || self.backend.put(clocks, writes)).await {
             Ok(answer) if answer.rows.len() != writes.len() => {
                 Err(BackendError::Uncertain("it does not have a row for each write".into()))
             }

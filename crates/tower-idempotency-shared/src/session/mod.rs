@@ -100,7 +100,7 @@ impl<B: Backend> Sessions<B> {
                     slots.telemetry.happened(Event::Lease(LeaseChange::Renewed));
                     return Ok(sent);
                 }
-                Renewed::Again => sleep(self.database.state.timeout() / 100).await,
+                Renewed::Again => sleep(self.database.state.timeout / 100).await,
                 // Then the loop begins the session that replaces it.
                 Renewed::Dead => {
                     slots.telemetry.happened(Event::Lease(LeaseChange::Lost));
@@ -136,7 +136,7 @@ impl<B: Backend> Sessions<B> {
                 let _ = self.database.urgent.put(end, None).await;
             }
         };
-        let _ = timeout(self.database.state.timeout() * 2, end).await;
+        let _ = timeout(self.database.state.timeout * 2, end).await;
     }
 
     /// Makes sure that all rows that `server` has shown are durable. A row that was read is durable if the same server
