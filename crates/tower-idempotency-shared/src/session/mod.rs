@@ -21,7 +21,7 @@ use tower_idempotency::internals::Event;
 use tower_idempotency::observer::LeaseChange;
 use tower_idempotency::store::StoreError;
 
-use self::others::{OtherSessions, Reading};
+use self::others::OtherSessions;
 use self::own::{Renewed, Session, dead};
 use super::backend::{Backend, BackendError, Expect, Kind, Row, ServerId};
 use super::database::Database;
@@ -168,13 +168,13 @@ impl<B: Backend> Sessions<B> {
         // A session that has ended or was deleted is not listed any more, so it is read by its id.
         let unlisted = others.unlisted(&rows);
         let own = self.own.own();
-        let rows = rows.into_iter().filter(|row| !own.contains(&row.id)).map(|row| (row.id, Some(row))).collect();
-        others.note(Reading { server, sent, rows });
+        let rows = rows.into_iter().filter(|row| !own.contains(&row.id)).map(|row| (row.id, Some(row)));
+        others.note(server, sent, rows);
         if unlisted.is_empty() {
             return Ok(());
         }
         let Rows { server, sent, rows, .. } = self.database.rows(&unlisted, 0).await?;
-        self.others().note(Reading { server, sent, rows: unlisted.into_iter().zip(rows).collect() });
+        self.others().note(server, sent, unlisted.into_iter().zip(rows));
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl<B: Backend> Sessions<B> {
         if matches!((&row, expect), (Some(row), Expect::Token(token)) if row.token == token) {
             return Err(internals::unavailable("something else has the row of a session locked"));
         }
-        self.others().note(Reading { server, sent, rows: vec![(session, row)] });
+        self.others().note(server, sent, [(session, row)]);
         Ok(false)
     }
 }
