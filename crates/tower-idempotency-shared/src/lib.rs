@@ -50,16 +50,9 @@ pub use protocol::transaction::PendingTransaction;
 pub use run_record::{RecordInTransaction, RunRecord};
 pub use store::SharedStore;
 
-use tower_idempotency::RecordId;
-
 /// Returns a token of random bytes from the operating system.
 fn random_token() -> Token {
     Token(random())
-}
-
-/// Returns a random id, which no other process has.
-fn random_id() -> RecordId {
-    RecordId::from_bytes(random())
 }
 
 /// Returns random bytes from the operating system.

@@ -232,7 +232,7 @@ impl<B: Backend> Records for SharedStore<B> {
         if self.is_closed() {
             return Err(closed());
         }
-        if let Some(record) = self.inner.protocol.recall(id) {
+        if let Some(record) = self.recall(id) {
             return Ok(Some(record));
         }
         let protocol = Arc::clone(&self.inner.protocol);

@@ -83,24 +83,15 @@ impl PendingWrite {
         self.write.state.len()
     }
 
-    /// Returns whether the row is as the write expects, so that the write may still be done.
-    pub(crate) fn is_expected(&self, row: Option<&Row>) -> bool {
+    /// Returns whether something else has the row locked, as far as the row shows: it is as the write expects, and the
+    /// write was not done.
+    pub(crate) fn is_busy(&self, row: Option<&Row>) -> bool {
         match (row, self.write.expect) {
-            (Some(row), Expect::Token(token)) => row.token == token,
+            (Some(row), Expect::Token(token)) => row.token == token && row.token != self.write.token,
             (None, Expect::Absent) => true,
-            // Another write has made the row, or a row is there that was not expected, or none is.
+            // The write was done, or another one has made the row, or a row is there that was not expected, or none is.
             _ => false,
         }
-    }
-
-    /// Returns whether the write was done.
-    pub(crate) fn is_done(&self, row: Option<&Row>) -> bool {
-        row.is_some_and(|row| row.token == self.write.token)
-    }
-
-    /// Returns whether something else has the row locked, as far as the row shows.
-    pub(crate) fn is_busy(&self, row: Option<&Row>) -> bool {
-        self.is_expected(row) && !self.is_done(row)
     }
 
     /// Counts that something else had its row locked, and returns whether the write is sent again.
@@ -113,7 +104,7 @@ impl PendingWrite {
 }
 
 /// The writes that wait for a call, and the calls that are under way. `WriteSender` has it under a lock.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PendingWrites {
     small: VecDeque<PendingWrite>,
     large: VecDeque<PendingWrite>,
@@ -130,15 +121,7 @@ pub(crate) struct PendingWrites {
 impl PendingWrites {
     /// Creates a queue from which at most `at_once` tasks send.
     pub(crate) fn new(at_once: usize) -> Self {
-        Self {
-            small: VecDeque::new(),
-            large: VecDeque::new(),
-            at_once,
-            tasks: 0,
-            sends_large: false,
-            last: 0,
-            taken: None,
-        }
+        Self { at_once, ..Self::default() }
     }
 
     pub(crate) fn push(&mut self, put: PendingWrite) {

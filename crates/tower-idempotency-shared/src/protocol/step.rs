@@ -196,8 +196,8 @@ impl<B: Backend> Protocol<B> {
             // No claim is granted now, but the key's record is still returned.
             Transition::Claim(_) if self.clocks().are_apart() => Box::pin(self.read(id)).await,
             Transition::Claim(_) => Ok(RowSnapshot { row: None, earliest: earliest(), server: None }),
-            _ => match self.held(id) {
-                Some(row) => Ok(RowSnapshot { row: Some(row), earliest: earliest(), server: None }),
+            _ => match self.sessions.held.get(&id).map(|row| row.clone()) {
+                held @ Some(_) => Ok(RowSnapshot { row: held, earliest: earliest(), server: None }),
                 None => Box::pin(self.read(id)).await,
             },
         }
@@ -234,8 +234,8 @@ impl<B: Backend> Protocol<B> {
             && (!is_held || is_late)
         {
             Box::pin(self.give_back(id, taken_back(row.fence))).await;
-            let lost = || internals::unavailable("this process does not hold its session any more");
-            return Err(if is_held { late() } else { lost() });
+            let lost = "this process does not hold its session any more";
+            return Err(if is_held { late() } else { internals::unavailable(lost) });
         }
         Ok(applied)
     }
@@ -279,11 +279,6 @@ impl<B: Backend> Protocol<B> {
             record_id = id.short(),
             "a failover has lost a record, or it had expired, and it is written anew; until then a retry could have run"
         );
-    }
-
-    /// Returns the row of `id` if it names a session of this process.
-    fn held(&self, id: RecordId) -> Option<Row> {
-        self.sessions.held.get(&id).map(|row| row.clone())
     }
 
     /// Forgets the run of this process that has this row, or an earlier one. A later run of the key stays: while this

@@ -107,12 +107,9 @@ impl OtherSessions {
 
     /// Returns whether the session has said that its run with this bound is over.
     pub(crate) fn has_ended(&self, session: RecordId, bound: Timestamp) -> bool {
-        let said = match self.state.lock().others.get(&session).map(|other| other.sight) {
-            Some(Sight::Row { said, .. }) => said,
-            // A session that is unread, absent or ended says nothing now.
-            _ => None,
-        };
-        said.is_some_and(|said| bound < said.over_before)
+        let sight = self.state.lock().others.get(&session).map(|other| other.sight);
+        // A session that is unread, absent or ended says nothing now.
+        matches!(sight, Some(Sight::Row { said: Some(said), .. }) if bound < said.over_before)
     }
 
     /// Returns what a write that declares the session dead has to expect of its row. Returns `None` if the session is

@@ -54,7 +54,7 @@ pub(crate) struct Session {
 
 #[derive(Debug)]
 struct SessionState {
-    /// The id of the row under which runs are claimed now.
+    /// The id of the row under which runs are claimed now: a random one, which no other process has.
     current: RecordId,
     /// The token of that row, as far as it is known. `None` before its first write was answered.
     token: Option<Token>,
@@ -78,9 +78,8 @@ pub(crate) enum Renewed {
 
 impl Session {
     pub(crate) fn new(lease: Duration) -> Self {
-        let now = Instant::now();
-        let (current, own) = (crate::random_id(), Arc::default());
-        let state = SessionState { current, token: None, until: now, own };
+        let (current, own) = (RecordId::from_bytes(crate::random()), Arc::default());
+        let state = SessionState { current, token: None, until: Instant::now(), own };
         Self { lease, state: Mutex::new(state) }
     }
 
@@ -137,7 +136,7 @@ impl Session {
             return Renewed::Again;
         }
         // The row was marked as dead, or is gone. The old session stays in `own`, so its runs may still end.
-        state.current = crate::random_id();
+        state.current = RecordId::from_bytes(crate::random());
         state.token = None;
         state.until = Instant::now();
         Renewed::Dead
