@@ -50,10 +50,15 @@ fn check(id: &RecordId, fence: Fence, state: &[u8]) -> Result<(), BackendError> 
         let reason = format!("the state of {id} has {} bytes, more than {LARGEST}", state.len());
         return Err(BackendError::Never(reason.into()));
     }
-    if i64::try_from(fence.0).is_err() {
-        return Err(BackendError::Never(format!("the fence {fence} is beyond 63 bits").into()));
-    }
-    Ok(())
+    signed(fence).map(drop)
+}
+
+/// Returns a fence as the number that databases have.
+///
+/// # Errors
+/// [`BackendError::Never`], with the reason.
+pub fn signed(fence: Fence) -> Result<i64, BackendError> {
+    i64::try_from(fence.0).map_err(|_| BackendError::Never(format!("the fence {fence} is beyond 63 bits").into()))
 }
 
 /// Returns whole milliseconds; none is lost. More than a hundred years count as a hundred.

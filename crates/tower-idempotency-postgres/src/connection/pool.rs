@@ -15,11 +15,13 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_postgres::{Error, Row as Columns};
 
 use super::connect::{Connection, Connector, Use};
 use super::place::Place;
 use crate::error::{leaves_the_connection_sound, of_a_statement};
-use tower_idempotency_shared::BackendError;
+use crate::wire::row;
+use tower_idempotency_shared::{Answer, BackendError, Row};
 
 /// Connections, made when they are needed.
 pub(crate) struct Pool {
@@ -148,7 +150,7 @@ impl std::ops::Deref for Taken<'_> {
 
 impl Taken<'_> {
     /// Ends the call: gives the connection back if the answer leaves it sound, and says what an error means.
-    pub(crate) fn done<T>(self, answer: Result<T, tokio_postgres::Error>) -> Result<T, BackendError> {
+    pub(crate) fn done<T>(self, answer: Result<T, Error>) -> Result<T, BackendError> {
         let Self { pool, mut connection } = self;
         // Given up when this returns.
         let _place = connection.place.take();
@@ -161,5 +163,11 @@ impl Taken<'_> {
             pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
         answer.map_err(|error| of_a_statement(&error))
+    }
+
+    /// The same for a query for rows, which this reads.
+    pub(crate) fn rows(self, answer: Result<Vec<Columns>, Error>) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        let system = self.connection.system;
+        Ok(row::answer(&self.done(answer)?, system)?)
     }
 }
