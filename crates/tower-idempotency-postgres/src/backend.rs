@@ -52,7 +52,7 @@ impl Backend for PostgresBackend {
         let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take_to_read().await?;
         let prepared = connection.prepared.as_ref().map(|prepared| &prepared.get);
-        let query = &self.pool.connector().queries.get;
+        let query = &self.pool.connector.queries.get;
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.namespace, &bytes, &Time(clocks.earliest)];
         let found = query.ask(&connection.client, prepared, &parameters);
         // A row alone may be a large one.
@@ -69,7 +69,7 @@ impl Backend for PostgresBackend {
             return self.get(clocks, &[]).await;
         }
         let (namespace, times) = (&self.namespace, [Time(clocks.earliest), Time(clocks.latest)]);
-        let queries = &self.pool.connector().queries;
+        let queries = &self.pool.connector.queries;
         let mut answer = if let [write] = writes {
             let parameters = Parameters::of(write)?;
             let connection = self.connection_for(writes).await?;
@@ -94,7 +94,7 @@ impl Backend for PostgresBackend {
 
     async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
         let connection = self.pool.take().await?;
-        let query = &self.pool.connector().queries.sessions;
+        let query = &self.pool.connector.queries.sessions;
         let found = query.ask(&connection.client, None, &[&self.namespace, &Time(clocks.earliest)]).await;
         Ok(there(connection.rows(found)?))
     }
@@ -114,7 +114,7 @@ impl Backend for PostgresBackend {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let alive: Vec<&[u8]> = alive.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take_to_read().await?;
-        let query = &self.pool.connector().queries.list;
+        let query = &self.pool.connector.queries.list;
         let (began, earliest) = (Time(began), Time(clocks.earliest));
         let found =
             query.ask(&connection.client, None, &[&self.namespace, &began, &id, &limit, &alive, &earliest]).await;
@@ -130,7 +130,7 @@ impl Backend for PostgresBackend {
         let after = after.as_ref().map_or([].as_slice(), |id| id.as_bytes().as_slice());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let connection = self.pool.take_to_read().await?;
-        let query = &self.pool.connector().queries.scan;
+        let query = &self.pool.connector.queries.scan;
         let (earliest, client) = (Time(clocks.earliest), &connection.client);
         let parameters: [&(dyn ToSql + Sync); 4] = [&self.namespace, &after, &limit, &earliest];
         let found = patiently(client, query.ask(client, None, &parameters)).await;
@@ -140,7 +140,7 @@ impl Backend for PostgresBackend {
     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let connection = self.pool.take().await?;
-        let query = &self.pool.connector().queries.delete_expired;
+        let query = &self.pool.connector.queries.delete_expired;
         let deleted = query
             .ask(&connection.client, None, &[&self.namespace, &millis(GRACE), &limit, &Time(clocks.earliest)])
             .await;
@@ -151,7 +151,7 @@ impl Backend for PostgresBackend {
     async fn adopt(&self, clocks: Clocks, rows: &[Row]) -> Result<Answer<Vec<RecordId>>, BackendError> {
         let (columns, earliest) = (adopted(rows)?, [Time(clocks.earliest)]);
         let connection = self.pool.take_to_put().await?;
-        let query = &self.pool.connector().queries.adopt;
+        let query = &self.pool.connector.queries.adopt;
         let written = query.ask(&connection.client, None, &together(&self.namespace, &columns, &earliest)).await;
         let Answer { now, server, rows } = there(connection.rows(written)?);
         Ok(Answer { now, server, rows: rows.into_iter().map(|row| row.id).collect() })
@@ -163,21 +163,18 @@ impl Backend for PostgresBackend {
 
     async fn guarantee(&self) -> Result<Guarantee, BackendError> {
         let connection = self.pool.take().await?;
-        let asked = self.pool.connector().queries.setup.ask(&connection.client, None, &[]).await;
-        let setup = asked.and_then(|rows| rows.first().map(Setup::read).transpose());
-        let setup = connection.done(setup)?;
+        let asked = self.pool.connector.queries.setup.ask(&connection.client, None, &[]).await;
+        // A query without a table has one row.
+        let setup = connection.done(asked.and_then(|rows| Setup::read(&rows[0])))?;
         let connection = self.pool.take().await?;
-        let query = &self.pool.connector().queries.counted;
-        let counted = query.ask(&connection.client, None, &[&self.pool.connector().schema()]).await;
+        let query = &self.pool.connector.queries.counted;
+        let counted = query.ask(&connection.client, None, &[&self.pool.connector.settings.schema.to_string()]).await;
         // Without a table there is no row, and the last count remains.
         let counted = counted.and_then(|rows| rows.first().map(Counted::read).transpose());
         if let Some(counted) = connection.done(counted)? {
             self.limits.note(&counted);
         }
-        Ok(setup.map_or_else(
-            || Guarantee { setup: String::new(), loses: Vec::new() },
-            |setup| guarantee(&setup, self.changes.arrival()),
-        ))
+        Ok(guarantee(&setup, self.changes.arrival()))
     }
 
     /// As of the last [`guarantee`](Self::guarantee).

@@ -60,7 +60,7 @@ impl PostgresBackendBuilder {
             rights::try_out(&connection.client, &self.schema, &self.namespace).await?;
             Ok(connection)
         });
-        let pool = Pool::new(Arc::clone(&connector), first.await?, self.connections, self.wait_for_connection);
+        let pool = Pool::new(Arc::clone(&connector), first.await?);
 
         let channel = channel(&self.schema.to_string(), &self.namespace);
         let changes = Arc::new(ChangeFeed::new());

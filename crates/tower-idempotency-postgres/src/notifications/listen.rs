@@ -91,7 +91,7 @@ pub(crate) async fn listen(connector: Arc<Connector>, channel: String, notifier:
         // A pooler in transaction mode leaves the server's connection listening for the next client that has it. So
         // nothing but the ping is listened for until that has come.
         let ping = format!("LISTEN {}", ping_channel(&channel, number));
-        let (at_once, then) = if connector.is_pooled() {
+        let (at_once, then) = if connector.settings.pooler {
             (ping, Some(format!("LISTEN {channel}")))
         } else {
             (format!("{ping}; LISTEN {channel}"), None)
