@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tokio_postgres::Config;
 use tower_idempotency_shared::for_backends::{NotOpen, Task, tried};
 
 use super::backend::PostgresBackend;
@@ -15,23 +14,6 @@ use super::limits::Limits;
 use super::notifications::listen::{ChangeFeed, channel, listen};
 use super::notifications::notify::Notifier;
 use super::rights;
-
-impl PostgresBackend {
-    /// Connects to the database of `url`, such as `postgres://user:password@host/database`.
-    ///
-    /// # Errors
-    /// [`PostgresError::Url`], which does not repeat the URL.
-    pub fn from_url(url: &str) -> Result<PostgresBackendBuilder, PostgresError> {
-        PostgresBackendBuilder::from_url(url)
-    }
-
-    /// Connects as `config` says, to a server that takes writes. Where `config` has several hosts, each is tried. One
-    /// that does not answer has only its share of the
-    /// [time for a connection](PostgresBackendBuilder::wait_for_connection).
-    pub fn builder(config: Config) -> PostgresBackendBuilder {
-        PostgresBackendBuilder::new(config)
-    }
-}
 
 impl PostgresBackendBuilder {
     /// Opens the backend: connects, checks that the table is there, and tries what the store does with it in a
