@@ -183,9 +183,9 @@ impl Backend for PostgresBackend {
     }
 
     fn gauges(&self) -> Gauges {
-        let [records, bytes] = self.limits.last();
         let mut gauges = Gauges::default();
-        (gauges.records, gauges.bytes, gauges.connections) = (records, bytes, Some(self.pool.in_use() as u64));
+        (gauges.records, gauges.bytes) = self.limits.last().unzip();
+        gauges.connections = Some(self.pool.in_use() as u64);
         gauges
     }
 }

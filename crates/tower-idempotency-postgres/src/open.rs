@@ -45,7 +45,7 @@ impl PostgresBackendBuilder {
         let pool = Pool::new(Arc::clone(&connector), first.await?);
 
         let channel = channel(&self.schema.to_string(), &self.namespace);
-        let changes = Arc::new(ChangeFeed::new());
+        let changes = Arc::new(ChangeFeed::default());
         // `sending` is the task that sends notifications, and `listening` the one that receives them.
         let (notifier, sending) = Notifier::new(Arc::clone(&connector), channel.clone());
         let listening = listen(connector, channel, notifier.clone(), Arc::clone(&changes));

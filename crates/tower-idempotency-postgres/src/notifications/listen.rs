@@ -3,11 +3,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_postgres::{Client, Notification};
 
@@ -21,22 +20,23 @@ use tower_idempotency_shared::for_backends;
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The notifications, for all listeners. The task of `listen` sends them, and `Backend::changes` receives them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ChangeFeed {
     pub(crate) heard: for_backends::ChangeFeed,
-    /// An [`Arrival`] as its number. `guarantee.rs` reports it.
-    arrival: AtomicU8,
+    /// `guarantee.rs` reports it.
+    arrival: watch::Sender<Arrival>,
 }
 
 /// The arrival of notifications, as far as it is known. A pooler in transaction mode swallows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// Not known yet.
-    NotTried = 0,
+    #[default]
+    NotTried,
     /// They do.
-    Arrives = 1,
+    Arrives,
     /// One that was sent did not come.
-    Swallowed = 2,
+    Swallowed,
 }
 
 impl fmt::Display for Arrival {
@@ -50,22 +50,13 @@ impl fmt::Display for Arrival {
 }
 
 impl ChangeFeed {
-    pub(crate) fn new() -> Self {
-        Self { heard: for_backends::ChangeFeed::default(), arrival: AtomicU8::new(Arrival::NotTried as u8) }
-    }
-
     pub(crate) fn arrival(&self) -> Arrival {
-        match self.arrival.load(Ordering::Relaxed) {
-            1 => Arrival::Arrives,
-            2 => Arrival::Swallowed,
-            // 0, the value at the start.
-            _ => Arrival::NotTried,
-        }
+        *self.arrival.borrow()
     }
 
     /// Sets what is known about notifications, and logs it if it is new.
     fn set_arrival(&self, arrival: Arrival) {
-        if self.arrival.swap(arrival as u8, Ordering::Relaxed) == arrival as u8 {
+        if self.arrival.send_replace(arrival) == arrival {
             return;
         }
         if arrival == Arrival::Swallowed {
@@ -186,7 +177,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_ping_that_does_not_come_is_noticed() {
-        let changes = ChangeFeed::new();
+        let changes = ChangeFeed::default();
         let (server, notifications) = mpsc::unbounded_channel();
         let hearing = timeout(LISTEN_TIMEOUT * 2, hear(notifications, 7, &changes, None));
         assert!(hearing.await.is_err(), "it goes on");
