@@ -14,7 +14,7 @@ use super::notify::{Notice, Notifier, ping_channel, read};
 use crate::connection::connect::{Connection, Connector, Use};
 use crate::error::NotConnected;
 use tower_idempotency::internals::pauses;
-use tower_idempotency_shared::for_backends;
+use tower_idempotency_shared::{for_backends, random};
 
 /// The time that a connection may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,8 +75,9 @@ impl ChangeFeed {
 pub(crate) async fn listen(connector: Arc<Connector>, channel: String, notifier: Notifier, changes: Arc<ChangeFeed>) {
     let pauses = || pauses(Duration::from_millis(100), Duration::from_secs(10)).build();
     let mut pause = pauses();
-    // Each connection has a ping with a number of its own. The first one is random.
-    let mut number = u64::from_le_bytes(ping_seed());
+    // Each connection has a ping with a number of its own. The first one is random, so that the pings of two processes
+    // differ.
+    let mut number = u64::from_le_bytes(random());
     loop {
         number = number.wrapping_add(1);
         // A pooler in transaction mode leaves the server's connection listening for the next client that has it. So
@@ -150,15 +151,6 @@ async fn hear(mut notifications: Notifications, ping: u64, changes: &ChangeFeed,
             }
         }
     }
-}
-
-/// Returns eight random bytes, so that the pings of two processes differ.
-fn ping_seed() -> [u8; 8] {
-    let mut seed = [0; 8];
-    // If there are none, a ping of another process may be taken for this one's. That does no harm: it shows as well
-    // that notifications arrive.
-    let _ = getrandom::fill(&mut seed);
-    seed
 }
 
 /// The channel of a namespace: a name that needs no quotes, whatever the namespace's name is.
