@@ -35,7 +35,7 @@ pub struct PostgresBackend {
     /// The queue of notifications to other processes, this one included, and what was received of them.
     pub(super) notifier: Notifier,
     pub(super) changes: Arc<ChangeFeed>,
-    // The tasks that send and receive notifications. They end with the backend.
+    /// The tasks that send and receive notifications. They end with the backend.
     pub(super) _tasks: [Task; 2],
 }
 

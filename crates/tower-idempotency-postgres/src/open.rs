@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::TryFutureExt as _;
 use tokio::time::Instant;
 use tower_idempotency_shared::for_backends::{NotOpen, Task, tried};
 
@@ -87,16 +88,11 @@ impl PostgresBackendBuilder {
     ) -> Result<T, PostgresError> {
         // The reason for a database that has not failed yet, but hangs.
         let hangs = format!("{}: it does not answer", connector.places());
-        let tried = tried(deadline, hangs, || {
-            let attempt = attempt();
-            async move {
-                attempt.await.map_err(|error| match error.is_for_good() {
-                    true => NotOpen::ForGood(error.to_string()),
-                    false => NotOpen::Away(error.to_string()),
-                })
-            }
-        });
-        tried.await.map_err(|error| match error {
+        let refused = |error: NotConnected| match error.is_for_good() {
+            true => NotOpen::ForGood(error.to_string()),
+            false => NotOpen::Away(error.to_string()),
+        };
+        tried(deadline, hangs, || attempt().map_err(refused)).await.map_err(|error| match error {
             NotOpen::Away(reason) => PostgresError::Away { waited: self.open_within, reason },
             NotOpen::ForGood(reason) => PostgresError::Refused { reason },
         })
