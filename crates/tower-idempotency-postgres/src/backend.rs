@@ -16,10 +16,8 @@ use super::limits::{Counted, Limits};
 use super::notifications::listen::ChangeFeed;
 use super::notifications::notify::Notifier;
 use super::queries::Queries;
-use super::wire::adopted::RowArrays;
-use super::wire::row::answer;
 use super::wire::types::Time;
-use super::wire::write::{Arrays, Parameters};
+use super::wire::write::{Parameters, adopted, columns, together};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Gauges;
@@ -37,7 +35,7 @@ pub struct PostgresBackend {
     /// The queue of notifications to other processes, this one included, and what was received of them.
     pub(super) notifier: Notifier,
     pub(super) changes: Arc<ChangeFeed>,
-    // The tasks that send and receive notifications. They end with the backend.
+    /// The tasks that send and receive notifications. They end with the backend.
     pub(super) _tasks: [Task; 2],
 }
 
@@ -54,14 +52,12 @@ impl Backend for PostgresBackend {
         let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take_to_read().await?;
         let prepared = connection.prepared.as_ref().map(|prepared| &prepared.get);
-        let query = &self.pool.connector().queries.get;
+        let query = &self.pool.connector.queries.get;
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.namespace, &bytes, &Time(clocks.earliest)];
         let found = query.ask(&connection.client, prepared, &parameters);
         // A row alone may be a large one.
         let found = if ids.len() == 1 { patiently(&connection.client, found).await } else { found.await };
-        // Copied first, because `done` gives the connection back.
-        let system = connection.system;
-        let mut found = answer(&connection.done(found)?, system)?;
+        let mut found = connection.rows(found)?;
         // Without ids there is a row with the time alone.
         found.rows.truncate(ids.len());
         Ok(found)
@@ -72,23 +68,20 @@ impl Backend for PostgresBackend {
             // A call without writes asks for the time.
             return self.get(clocks, &[]).await;
         }
-        let (namespace, times) = (self.namespace.as_str(), [Time(clocks.earliest), Time(clocks.latest)]);
-        let queries = &self.pool.connector().queries;
-        let (columns, system) = if let [write] = writes {
+        let (namespace, times) = (&self.namespace, [Time(clocks.earliest), Time(clocks.latest)]);
+        let queries = &self.pool.connector.queries;
+        let mut answer = if let [write] = writes {
             let parameters = Parameters::of(write)?;
             let connection = self.connection_for(writes).await?;
-            let asked = put_alone(queries, &connection, &parameters, &namespace, &times).await;
-            let system = connection.system;
-            (connection.done(asked)?, system)
+            let asked = put_alone(queries, &connection, &parameters, namespace, &times).await;
+            connection.rows(asked)?
         } else {
-            let arrays = Arrays::of(writes)?;
+            let columns = columns(writes)?;
             let connection = self.connection_for(writes).await?;
             let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put);
-            let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace, &times)).await;
-            let system = connection.system;
-            (connection.done(asked)?, system)
+            let asked = queries.put.ask(&connection.client, prepared, &together(namespace, &columns, &times)).await;
+            connection.rows(asked)?
         };
-        let mut answer = answer(&columns, system)?;
         for (write, row) in writes.iter().zip(&mut answer.rows) {
             if let Some(done) = row.as_mut().filter(|row| row.token == write.token) {
                 // It was not sent back.
@@ -101,11 +94,9 @@ impl Backend for PostgresBackend {
 
     async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
         let connection = self.pool.take().await?;
-        let query = &self.pool.connector().queries.sessions;
+        let query = &self.pool.connector.queries.sessions;
         let found = query.ask(&connection.client, None, &[&self.namespace, &Time(clocks.earliest)]).await;
-        let system = connection.system;
-        let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
-        Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
+        Ok(there(connection.rows(found)?))
     }
 
     async fn list(
@@ -123,13 +114,11 @@ impl Backend for PostgresBackend {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let alive: Vec<&[u8]> = alive.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take_to_read().await?;
-        let query = &self.pool.connector().queries.list;
+        let query = &self.pool.connector.queries.list;
         let (began, earliest) = (Time(began), Time(clocks.earliest));
         let found =
             query.ask(&connection.client, None, &[&self.namespace, &began, &id, &limit, &alive, &earliest]).await;
-        let system = connection.system;
-        let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
-        Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
+        Ok(there(connection.rows(found)?))
     }
 
     async fn scan(
@@ -141,19 +130,17 @@ impl Backend for PostgresBackend {
         let after = after.as_ref().map_or([].as_slice(), |id| id.as_bytes().as_slice());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let connection = self.pool.take_to_read().await?;
-        let query = &self.pool.connector().queries.scan;
+        let query = &self.pool.connector.queries.scan;
         let (earliest, client) = (Time(clocks.earliest), &connection.client);
         let parameters: [&(dyn ToSql + Sync); 4] = [&self.namespace, &after, &limit, &earliest];
         let found = patiently(client, query.ask(client, None, &parameters)).await;
-        let system = connection.system;
-        let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
-        Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
+        Ok(there(connection.rows(found)?))
     }
 
     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let connection = self.pool.take().await?;
-        let query = &self.pool.connector().queries.delete_expired;
+        let query = &self.pool.connector.queries.delete_expired;
         let deleted = query
             .ask(&connection.client, None, &[&self.namespace, &millis(GRACE), &limit, &Time(clocks.earliest)])
             .await;
@@ -162,13 +149,12 @@ impl Backend for PostgresBackend {
     }
 
     async fn adopt(&self, clocks: Clocks, rows: &[Row]) -> Result<Answer<Vec<RecordId>>, BackendError> {
-        let columns = RowArrays::of(rows)?;
+        let (columns, earliest) = (adopted(rows)?, [Time(clocks.earliest)]);
         let connection = self.pool.take_to_put().await?;
-        let query = &self.pool.connector().queries.adopt;
-        let written = query.ask(&connection.client, None, &columns.all(&self.namespace, &Time(clocks.earliest))).await;
-        let system = connection.system;
-        let Answer { now, server, rows } = answer(&connection.done(written)?, system)?;
-        Ok(Answer { now, server, rows: rows.into_iter().flatten().map(|row| row.id).collect() })
+        let query = &self.pool.connector.queries.adopt;
+        let written = query.ask(&connection.client, None, &together(&self.namespace, &columns, &earliest)).await;
+        let Answer { now, server, rows } = there(connection.rows(written)?);
+        Ok(Answer { now, server, rows: rows.into_iter().map(|row| row.id).collect() })
     }
 
     fn changes(&self) -> BoxStream<'static, RecordId> {
@@ -177,21 +163,18 @@ impl Backend for PostgresBackend {
 
     async fn guarantee(&self) -> Result<Guarantee, BackendError> {
         let connection = self.pool.take().await?;
-        let asked = self.pool.connector().queries.setup.ask(&connection.client, None, &[]).await;
-        let setup = asked.and_then(|rows| rows.first().map(Setup::read).transpose());
-        let setup = connection.done(setup)?;
+        let asked = self.pool.connector.queries.setup.ask(&connection.client, None, &[]).await;
+        // A query without a table has one row.
+        let setup = connection.done(asked.and_then(|rows| Setup::read(&rows[0])))?;
         let connection = self.pool.take().await?;
-        let query = &self.pool.connector().queries.counted;
-        let counted = query.ask(&connection.client, None, &[&self.pool.connector().schema()]).await;
+        let query = &self.pool.connector.queries.counted;
+        let counted = query.ask(&connection.client, None, &[&self.pool.connector.settings.schema.to_string()]).await;
         // Without a table there is no row, and the last count remains.
         let counted = counted.and_then(|rows| rows.first().map(Counted::read).transpose());
         if let Some(counted) = connection.done(counted)? {
             self.limits.note(&counted);
         }
-        Ok(setup.map_or_else(
-            || Guarantee { setup: String::new(), loses: Vec::new() },
-            |setup| guarantee(&setup, self.changes.arrival()),
-        ))
+        Ok(guarantee(&setup, self.changes.arrival()))
     }
 
     /// As of the last [`guarantee`](Self::guarantee).
@@ -200,9 +183,9 @@ impl Backend for PostgresBackend {
     }
 
     fn gauges(&self) -> Gauges {
-        let [records, bytes] = self.limits.last();
         let mut gauges = Gauges::default();
-        (gauges.records, gauges.bytes, gauges.connections) = (records, bytes, Some(self.pool.in_use() as u64));
+        (gauges.records, gauges.bytes) = self.limits.last().unzip();
+        gauges.connections = Some(self.pool.in_use() as u64);
         gauges
     }
 }
@@ -242,12 +225,17 @@ async fn patiently<T>(
     ended.map(|()| read)
 }
 
+/// Returns the rows of an answer: without any, it has the time alone.
+fn there(Answer { now, server, rows }: Answer<Vec<Option<Row>>>) -> Answer<Vec<Row>> {
+    Answer { now, server, rows: rows.into_iter().flatten().collect() }
+}
+
 /// Sends one write: by a plain statement first, where statements are prepared and there is one for it.
 async fn put_alone(
     queries: &Queries,
     connection: &Connection,
     parameters: &Parameters<'_>,
-    namespace: &&str,
+    namespace: &String,
     clocks: &[Time; 2],
 ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
     let Connection { client, prepared, .. } = connection;

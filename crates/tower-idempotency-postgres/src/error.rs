@@ -74,6 +74,9 @@ impl fmt::Debug for PostgresError {
     }
 }
 
+/// An error in words, as the source of another.
+type Words = Box<dyn std::error::Error + Send + Sync>;
+
 /// An error in words.
 pub(super) fn words(error: &Error) -> String {
     if let Some(said) = error.as_db_error() {
@@ -184,12 +187,9 @@ pub(super) fn is_forbidden(error: &Error) -> bool {
 pub(super) fn of_a_statement(error: &Error) -> BackendError {
     // Without details that name values of a row.
     let words = words(error).into();
-    let said = error.as_db_error();
-    match said.map_or(Extent::Uncertain, |said| Extent::of(said.code().code(), said.parsed_severity())) {
-        Extent::Nothing => BackendError::Nothing(words),
-        Extent::Busy => BackendError::Busy(words),
-        Extent::Never => BackendError::Never(words),
-        Extent::Uncertain => BackendError::Uncertain(words),
+    match error.as_db_error() {
+        Some(said) => meaning(said.code().code(), said.parsed_severity())(words),
+        None => BackendError::Uncertain(words),
     }
 }
 
@@ -202,80 +202,76 @@ pub(super) fn leaves_the_connection_sound(error: &Error) -> bool {
     })
 }
 
-/// The possible effect of a statement that failed.
-#[derive(Debug, PartialEq, Eq)]
-enum Extent {
-    /// Nothing was done. Trying again may help.
-    Nothing,
-    /// Nothing was done, because of another transaction.
-    Busy,
-    /// Nothing was done, and the row is never taken.
-    Never,
-    /// It may have been done.
-    Uncertain,
-}
-
-impl Extent {
-    /// By the SQLSTATE and the severity. A statement that ends with an ERROR was rolled back, and its connection goes
-    /// on; what ends the connection is uncertain, whatever its code. To send again is harmless.
-    fn of(code: &str, severity: Option<Severity>) -> Self {
-        // A server that panics, as its disk is full, may have written the commit just before.
-        if matches!(severity, Some(Severity::Fatal | Severity::Panic)) {
-            return Self::Uncertain;
-        }
-        match code {
-            // No lock, a conflict, a deadlock.
-            "55P03" | "40001" | "40P01" => Self::Busy,
-            // The server itself does not know whether the statement was completed.
-            "40003" => Self::Uncertain,
-            // A standby, a server that starts; a statement that was planned for another schema, or prepared on another
-            // connection.
-            "25006" | "57P03" | "0A000" | "26000" => Self::Nothing,
-            _ => match code.get(..2) {
-                // Resources; access, names and syntax; the schema or the database is missing; authorization.
-                Some("53" | "42" | "3F" | "3D" | "28") => Self::Nothing,
-                // Data, constraints, limits.
-                Some("22" | "23" | "54") => Self::Never,
-                // The connection is what failed.
-                Some("08") => Self::Uncertain,
-                // Any other code with an ERROR: the statement was rolled back.
-                _ if severity == Some(Severity::Error) => Self::Nothing,
-                _ => Self::Uncertain,
-            },
-        }
+/// Returns the meaning of an error by its SQLSTATE and its severity. A statement that ends with an ERROR was rolled back,
+/// and its connection goes on; what ends the connection is uncertain, whatever its code. To send again is harmless.
+fn meaning(code: &str, severity: Option<Severity>) -> fn(Words) -> BackendError {
+    // A server that panics, as its disk is full, may have written the commit just before.
+    if matches!(severity, Some(Severity::Fatal | Severity::Panic)) {
+        return BackendError::Uncertain;
+    }
+    match code {
+        // No lock, a conflict, a deadlock.
+        "55P03" | "40001" | "40P01" => BackendError::Busy,
+        // The server itself does not know whether the statement was completed.
+        "40003" => BackendError::Uncertain,
+        // A standby, a server that starts; a statement that was planned for another schema, or prepared on another
+        // connection.
+        "25006" | "57P03" | "0A000" | "26000" => BackendError::Nothing,
+        _ => match code.get(..2) {
+            // Resources; access, names and syntax; the schema or the database is missing; authorization.
+            Some("53" | "42" | "3F" | "3D" | "28") => BackendError::Nothing,
+            // Data, constraints, limits.
+            Some("22" | "23" | "54") => BackendError::Never,
+            // The connection is what failed.
+            Some("08") => BackendError::Uncertain,
+            // Any other code with an ERROR: the statement was rolled back.
+            _ if severity == Some(Severity::Error) => BackendError::Nothing,
+            _ => BackendError::Uncertain,
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Extent, Severity};
+    use super::{BackendError, Severity, meaning};
+
+    /// Returns the name of the error that a code means.
+    fn meaning_of(code: &str, severity: Option<Severity>) -> &'static str {
+        match meaning(code, severity)("it failed".into()) {
+            BackendError::Nothing(_) => "nothing",
+            BackendError::Busy(_) => "busy",
+            BackendError::Never(_) => "never",
+            BackendError::Uncertain(_) => "uncertain",
+            error => panic!("{error}"),
+        }
+    }
 
     #[test]
     fn a_code_says_what_may_have_been_done() {
         for code in ["55P03", "40001", "40P01"] {
-            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Busy, "{code}");
+            assert_eq!(meaning_of(code, Some(Severity::Error)), "busy", "{code}");
         }
         for code in ["53100", "53300", "25006", "57P03", "42P01", "42501", "3F000", "28P01"] {
-            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Nothing, "{code}");
+            assert_eq!(meaning_of(code, Some(Severity::Error)), "nothing", "{code}");
         }
         for code in ["22003", "22008", "23502", "54000"] {
-            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Never, "{code}");
+            assert_eq!(meaning_of(code, Some(Severity::Error)), "never", "{code}");
         }
         // A statement that took too long, a trigger, a damaged page: rolled back, unless the connection ended with it.
         for code in ["57014", "58030", "P0001", "XX001", ""] {
-            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Nothing, "{code}");
+            assert_eq!(meaning_of(code, Some(Severity::Error)), "nothing", "{code}");
             for severity in [Some(Severity::Fatal), Some(Severity::Panic), None] {
-                assert_eq!(Extent::of(code, severity), Extent::Uncertain, "{code}");
+                assert_eq!(meaning_of(code, severity), "uncertain", "{code}");
             }
         }
         // A disk that is full when the log of commits goes on to its next file, after the one with this commit.
         for code in ["53100", "57P01", "57P02", "42501", "55P03"] {
             for severity in [Severity::Fatal, Severity::Panic] {
-                assert_eq!(Extent::of(code, Some(severity)), Extent::Uncertain, "{code}");
+                assert_eq!(meaning_of(code, Some(severity)), "uncertain", "{code}");
             }
         }
         for code in ["08006", "40003"] {
-            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Uncertain, "{code}");
+            assert_eq!(meaning_of(code, Some(Severity::Error)), "uncertain", "{code}");
         }
     }
 }

@@ -56,30 +56,29 @@ pub(super) fn guarantee(setup: &Setup, notifications: Arrival) -> Guarantee {
         setup.commits(),
         setup.standbys,
     );
-    let mut loses: Vec<&str> = Vec::new();
-    if setup.standby {
-        loses.push("It is a standby, and takes no writes.");
-    }
-    if setup.unlogged {
-        loses.push("All of it, when the server crashes: the table is unlogged.");
-    }
-    if !setup.fsync {
-        loses
-            .push("What was answered, and the database as a whole, when the machine or its power fails: fsync is off.");
-    }
-    if !setup.full_page_writes {
-        loses.push("The database may be damaged when the power fails: full_page_writes is off, which only some file systems allow for.");
-    }
-    if setup.standbys.is_empty() {
-        loses.push(
+    let waits = !setup.standbys.is_empty();
+    let losses = [
+        (setup.standby, "It is a standby, and takes no writes."),
+        (setup.unlogged, "All of it, when the server crashes: the table is unlogged."),
+        (
+            !setup.fsync,
+            "What was answered, and the database as a whole, when the machine or its power fails: fsync is off.",
+        ),
+        (
+            !setup.full_page_writes,
+            "The database may be damaged when the power fails: full_page_writes is off, which only some file systems allow for.",
+        ),
+        (
+            !waits,
             "What was answered last, when another server takes over or this one's disk is lost: no standby is waited for \
              (synchronous_standby_names is empty).",
-        );
-    } else if setup.commits() == "remote_write" {
-        loses.push(
+        ),
+        (
+            waits && setup.commits() == "remote_write",
             "What was answered last, when this server is lost and a standby's machine fails at the same time: a standby \
              has it in memory when it is answered (synchronous_commit is remote_write).",
-        );
-    }
-    Guarantee { setup: text, loses: loses.into_iter().map(str::to_owned).collect() }
+        ),
+    ];
+    let loses = losses.into_iter().filter(|(is_so, _)| *is_so).map(|(_, loss)| loss.to_owned()).collect();
+    Guarantee { setup: text, loses }
 }

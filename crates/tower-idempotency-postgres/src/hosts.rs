@@ -1,6 +1,7 @@
 //! The hosts of a configuration, one at a time: one that does not answer must not keep the others from being tried.
 
 use tokio_postgres::Config;
+use tokio_postgres::config::Host;
 
 /// A configuration for each host, and nothing else changed.
 pub(super) fn each(config: &Config) -> Vec<Config> {
@@ -13,7 +14,6 @@ pub(super) fn each(config: &Config) -> Vec<Config> {
 
 /// Returns the place of the only host of a configuration: its name and its port.
 pub(super) fn place(config: &Config) -> String {
-    use tokio_postgres::config::Host;
     let port = config.get_ports().first().unwrap_or(&5432);
     match (config.get_hosts().first(), config.get_hostaddrs().first()) {
         (Some(Host::Tcp(name)), _) if name.contains(':') => format!("[{name}]:{port}"),
@@ -27,7 +27,6 @@ pub(super) fn place(config: &Config) -> String {
 
 /// The configuration for one of several hosts.
 fn alone(config: &Config, index: usize) -> Config {
-    use tokio_postgres::config::Host;
     // A `Config` can't lose hosts, so a new one gets each setting. One that is missing here would be lost.
     let mut alone = Config::new();
     match config.get_hosts().get(index) {

@@ -5,7 +5,7 @@
 // tower-idempotency-shared, for every database alike.
 //
 // What is where:
-// - `url.rs`: a store by its URL.
+// - `url.rs`: a store by its URL, and how a URL is read.
 // - `schema.sql`: the table, its indexes and the functions that write it; `view.sql`: the view for people.
 // - `schema.rs`: where they are, whether they are there, and `migrate`.
 // - `builder.rs`: what can be chosen; `config.rs`: the same from a file; `open.rs`: how it becomes a backend;

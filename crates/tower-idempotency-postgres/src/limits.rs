@@ -4,8 +4,7 @@
 //! deleted. The files do not shrink when rows are deleted, so their size alone would refuse new keys for ever. What
 //! counts is what the rows take that are there, and no more than the size of the files.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-
+use tokio::sync::watch;
 use tokio_postgres::{Error, Row};
 
 /// The bytes that a row takes in the heap in addition to its columns, and in the indexes.
@@ -16,52 +15,52 @@ const UNKNOWN_WIDTH: u64 = 1_000;
 /// The bytes that a chunk of a long answer takes, with its place in an index.
 const CHUNK: u64 = 2_080;
 
-/// The names of the limits, as the builder's methods have them, in the order of `Limits::most`.
-const NAMES: [&str; 2] = ["max_records", "max_bytes"];
-
 /// The limits of the table, and which of them is reached.
 #[derive(Debug)]
 pub(super) struct Limits {
-    most: [u64; 2],
-    /// The number of the limit that is reached, counted from 1; 0 if none is. `Backend::full` reads it.
-    reached: AtomicU8,
-    /// The last estimates of the records and the bytes, and one more; 0 before the first count.
-    last: [AtomicU64; 2],
+    /// The name of each limit, as the builder's method has it, and the limit.
+    most: [(&'static str, u64); 2],
+    /// The name of the limit that is reached, if one is. `Backend::full` reads it.
+    reached: watch::Sender<Option<&'static str>>,
+    /// The last estimates of the records and the bytes. `None` before the first count.
+    last: watch::Sender<Option<(u64, u64)>>,
 }
 
 impl Limits {
     pub(super) fn new(max_records: u64, max_bytes: u64) -> Self {
-        Self { most: [max_records, max_bytes], reached: AtomicU8::new(0), last: Default::default() }
+        Self {
+            most: [("max_records", max_records), ("max_bytes", max_bytes)],
+            reached: watch::Sender::default(),
+            last: watch::Sender::default(),
+        }
     }
 
     /// The last estimates of the records and the bytes.
-    pub(super) fn last(&self) -> [Option<u64>; 2] {
-        self.last.each_ref().map(|last| last.load(Ordering::Relaxed).checked_sub(1))
+    pub(super) fn last(&self) -> Option<(u64, u64)> {
+        *self.last.borrow()
     }
 
     /// The limit that is reached, as far as is known.
     pub(super) fn reached(&self) -> Option<&'static str> {
-        usize::from(self.reached.load(Ordering::Relaxed)).checked_sub(1).and_then(|limit| NAMES.get(limit).copied())
+        *self.reached.borrow()
     }
 
     /// Takes note of how full the table is. Says it in the log, if a limit is reached that was not, or not any more.
     pub(super) fn note(&self, counted: &Counted) {
-        let estimates = [counted.records(), counted.bytes()];
-        for (last, estimate) in self.last.iter().zip(estimates) {
-            last.store(estimate.saturating_add(1), Ordering::Relaxed);
-        }
-        let reached = (0..NAMES.len()).find(|&limit| estimates[limit] >= self.most[limit]);
-        let number = reached.map_or(0, |limit| u8::try_from(limit + 1).unwrap_or(u8::MAX));
-        let [records, bytes] = estimates;
-        match (self.reached.swap(number, Ordering::Relaxed) == number, reached) {
-            (false, Some(limit)) => tracing::error!(
-                target: "tower_idempotency", limit = NAMES[limit], most = self.most[limit], records, bytes,
+        let (records, bytes) = (counted.records(), counted.bytes());
+        self.last.send_replace(Some((records, bytes)));
+        let mut limits = self.most.into_iter().zip([records, bytes]);
+        let reached = limits.find(|((_, most), estimate)| estimate >= most).map(|(limit, _)| limit);
+        let name = reached.map(|(name, _)| name);
+        match reached {
+            _ if self.reached.send_replace(name) == name => {}
+            Some((limit, most)) => tracing::error!(
+                target: "tower_idempotency", limit, most, records, bytes,
                 "the database's table is full: new keys are refused"
             ),
-            (false, None) => tracing::info!(
+            None => tracing::info!(
                 target: "tower_idempotency", records, bytes, "the database's table has room again"
             ),
-            (true, _) => {}
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::TryFutureExt as _;
 use tokio::time::Instant;
-use tokio_postgres::Config;
 use tower_idempotency_shared::for_backends::{NotOpen, Task, tried};
 
 use super::backend::PostgresBackend;
@@ -15,23 +15,6 @@ use super::limits::Limits;
 use super::notifications::listen::{ChangeFeed, channel, listen};
 use super::notifications::notify::Notifier;
 use super::rights;
-
-impl PostgresBackend {
-    /// Connects to the database of `url`, such as `postgres://user:password@host/database`.
-    ///
-    /// # Errors
-    /// [`PostgresError::Url`], which does not repeat the URL.
-    pub fn from_url(url: &str) -> Result<PostgresBackendBuilder, PostgresError> {
-        PostgresBackendBuilder::from_url(url)
-    }
-
-    /// Connects as `config` says, to a server that takes writes. Where `config` has several hosts, each is tried. One
-    /// that does not answer has only its share of the
-    /// [time for a connection](PostgresBackendBuilder::wait_for_connection).
-    pub fn builder(config: Config) -> PostgresBackendBuilder {
-        PostgresBackendBuilder::new(config)
-    }
-}
 
 impl PostgresBackendBuilder {
     /// Opens the backend: connects, checks that the table is there, and tries what the store does with it in a
@@ -60,10 +43,10 @@ impl PostgresBackendBuilder {
             rights::try_out(&connection.client, &self.schema, &self.namespace).await?;
             Ok(connection)
         });
-        let pool = Pool::new(Arc::clone(&connector), first.await?, self.connections, self.wait_for_connection);
+        let pool = Pool::new(Arc::clone(&connector), first.await?);
 
         let channel = channel(&self.schema.to_string(), &self.namespace);
-        let changes = Arc::new(ChangeFeed::new());
+        let changes = Arc::new(ChangeFeed::default());
         // `sending` is the task that sends notifications, and `listening` the one that receives them.
         let (notifier, sending) = Notifier::new(Arc::clone(&connector), channel.clone());
         let listening = listen(connector, channel, notifier.clone(), Arc::clone(&changes));
@@ -105,16 +88,11 @@ impl PostgresBackendBuilder {
     ) -> Result<T, PostgresError> {
         // The reason for a database that has not failed yet, but hangs.
         let hangs = format!("{}: it does not answer", connector.places());
-        let tried = tried(deadline, hangs, || {
-            let attempt = attempt();
-            async move {
-                attempt.await.map_err(|error| match error.is_for_good() {
-                    true => NotOpen::ForGood(error.to_string()),
-                    false => NotOpen::Away(error.to_string()),
-                })
-            }
-        });
-        tried.await.map_err(|error| match error {
+        let refused = |error: NotConnected| match error.is_for_good() {
+            true => NotOpen::ForGood(error.to_string()),
+            false => NotOpen::Away(error.to_string()),
+        };
+        tried(deadline, hangs, || attempt().map_err(refused)).await.map_err(|error| match error {
             NotOpen::Away(reason) => PostgresError::Away { waited: self.open_within, reason },
             NotOpen::ForGood(reason) => PostgresError::Refused { reason },
         })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{Kind, ToSql, Type};
 use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::schema::Schema;
@@ -296,23 +296,10 @@ impl Queries {
             Type::TIMESTAMPTZ,
         ];
         // The same for `put_one_1`: one value in place of each array.
-        let put_one = [
-            Type::TEXT,
-            Type::BYTEA,
-            Type::UUID,
-            Type::UUID,
-            Type::INT8,
-            Type::INT8,
-            Type::INT2,
-            Type::BYTEA,
-            Type::INT8,
-            Type::BOOL,
-            Type::BOOL,
-            Type::INT8,
-            Type::BYTEA,
-            Type::TIMESTAMPTZ,
-            Type::TIMESTAMPTZ,
-        ];
+        let put_one = put.each_ref().map(|kind| match kind.kind() {
+            Kind::Array(one) => one.clone(),
+            _ => kind.clone(),
+        });
         // Those of `Parameters::claim` and `Parameters::outcome`.
         let claim = [
             Type::TEXT,

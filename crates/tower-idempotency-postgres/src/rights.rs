@@ -6,7 +6,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::error::{NotConnected, is_forbidden, words};
 use super::schema::Schema;
 use super::wire::types::Uuid;
-use tower_idempotency_shared::Token;
+use tower_idempotency_shared::{Token, random};
 
 /// The rights on the schema and on what is in it that the role has not: each with what it is a right on.
 /// `record_run_1` is the application's.
@@ -84,15 +84,12 @@ pub(super) async fn check(client: &Client, schema: &Schema) -> Result<(), NotCon
 /// says so by an error or by doing nothing. The database may also have no letters for the namespace.
 pub(super) async fn try_out(client: &Client, schema: &Schema, namespace: &str) -> Result<(), NotConnected> {
     // A random id, so that the row meets none of another process that opens the store.
-    let (mut id, mut token) = ([0; 32], [0; 16]);
-    let drawn = getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut token));
-    drawn.map_err(|error| NotConnected::Rights(error.to_string()))?;
-    let (id, token) = (id.as_slice(), Uuid(Token(token)));
+    let (id, token): ([u8; 32], _) = (random(), Uuid(Token(random())));
     // A transaction that was begun and fails ends with its connection.
     client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     for (may, sql) in TRIED {
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&namespace, Type::TEXT), (&id, Type::BYTEA), (&token, Type::UUID)];
+            [(&namespace, Type::TEXT), (&id.as_slice(), Type::BYTEA), (&token, Type::UUID)];
         let done = client.query_typed(&schema.sql(sql), &parameters).await;
         let said = match done {
             Ok(rows) if rows.len() == 1 => continue,

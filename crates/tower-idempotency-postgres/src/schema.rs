@@ -60,9 +60,8 @@ impl Schema {
 
     /// The version that is there.
     pub(super) async fn version(&self, client: &Client) -> Result<Option<i32>, Error> {
-        let found = client.query_typed(&self.sql("SELECT max(version) FROM idempotency.version"), &[]).await;
-        match found {
-            Ok(rows) => rows.first().map_or(Ok(None), |row| row.try_get(0)),
+        match client.query_typed_one(&self.sql("SELECT max(version) FROM idempotency.version"), &[]).await {
+            Ok(row) => row.try_get(0),
             Err(error) if error.code().is_some_and(|code| is_schema_missing(code.code())) => Ok(None),
             Err(error) => Err(error),
         }

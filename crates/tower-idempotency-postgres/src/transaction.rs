@@ -103,7 +103,7 @@ impl PostgresBackend {
         bytes.extend_from_slice(&u32::try_from(namespace.len()).unwrap_or(u32::MAX).to_be_bytes());
         bytes.extend_from_slice(namespace);
         bytes.extend_from_slice(state);
-        Ok(TransactionRecord { sql: Arc::clone(&self.pool.connector().queries.record), bytes })
+        Ok(TransactionRecord { sql: Arc::clone(&self.pool.connector.queries.record), bytes })
     }
 }
 

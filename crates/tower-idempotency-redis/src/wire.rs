@@ -32,9 +32,8 @@ pub(crate) fn answer(value: Value, run_id: &str) -> Called<Answer<Vec<Value>>> {
     let mut digest = blake3::Hasher::new_derive_key("tower-idempotency 2026 redis server v1");
     // None of them has a space in it.
     digest.update(format!("{run_id} {replication} {marker}").as_bytes());
-    let mut server = [0; 8];
-    digest.finalize_xof().fill(&mut server);
-    Ok(Answer { now: Timestamp::from_millis(now), server: ServerId(u64::from_le_bytes(server)), rows })
+    let server = u64::from_le_bytes(digest.finalize().as_bytes().as_chunks().0[0]);
+    Ok(Answer { now: Timestamp::from_millis(now), server: ServerId(server), rows })
 }
 
 /// A time, as the script compares it.
@@ -65,10 +64,8 @@ pub(crate) fn parsed(id: RecordId, mut state: Bytes) -> Row {
     let mut time = |from| Timestamp::from_millis(number(from, u64::MAX));
     let (began, since, expires) = (time(96), time(116), time(136));
     let until = (header[76..96] != *NONE.as_bytes()).then(|| time(76));
-    let (mut token, mut session) = ([0; 16], [0; 32]);
-    token.copy_from_slice(&header[1..17]);
-    session.copy_from_slice(&header[44..76]);
-    let (token, session) = (Token(token), (header[43] == b'1').then_some(RecordId::from_bytes(session)));
+    let token = Token(header[1..17].as_chunks().0[0]);
+    let session = (header[43] == b'1').then(|| RecordId::from_bytes(header[44..76].as_chunks().0[0]));
     let known =
         digits(&header[37..43]).map(Kind::of).filter(|_| is_known).map(|kind| (token, kind, until, expires, state));
     // No write expects the token.

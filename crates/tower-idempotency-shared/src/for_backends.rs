@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::broadcast;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tower_idempotency::store::ConnectError;
 use tower_idempotency::{Fence, RecordId};
 
 use super::backend::{Backend, BackendError, Expect, NewExpiry, NewFence, Row, Write};
 use super::builder::SharedStoreBuilder;
+pub use super::inner::Task;
 use super::store::SharedStore;
 
 /// The pause between two tries.
@@ -50,26 +50,21 @@ fn check(id: &RecordId, fence: Fence, state: &[u8]) -> Result<(), BackendError> 
         let reason = format!("the state of {id} has {} bytes, more than {LARGEST}", state.len());
         return Err(BackendError::Never(reason.into()));
     }
-    if i64::try_from(fence.0).is_err() {
-        return Err(BackendError::Never(format!("the fence {fence} is beyond 63 bits").into()));
-    }
-    Ok(())
+    signed(fence).map(drop)
+}
+
+/// Returns a fence as the number that databases have.
+///
+/// # Errors
+/// [`BackendError::Never`], with the reason.
+pub fn signed(fence: Fence) -> Result<i64, BackendError> {
+    i64::try_from(fence.0).map_err(|_| BackendError::Never(format!("the fence {fence} is beyond 63 bits").into()))
 }
 
 /// Returns whole milliseconds; none is lost. More than a hundred years count as a hundred.
 #[must_use]
 pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.min(MAX_DURATION).as_millis()).unwrap_or(i64::MAX)
-}
-
-/// A task that ends when this is dropped.
-#[derive(Debug)]
-pub struct Task(pub JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// The ids of the rows that were written, for all listeners: see [`Backend::changes`].

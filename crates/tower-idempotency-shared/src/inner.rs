@@ -15,7 +15,9 @@ use tower_idempotency::internals::panic_message;
 use tower_idempotency::store::StoreError;
 
 use super::backend::Backend;
+use super::builder::SharedStoreBuilder;
 use super::database::Database;
+use super::database::clocks::ThreeClocks;
 use super::database::errors::away;
 use super::database::state::DatabaseState;
 use super::protocol::Protocol;
@@ -31,6 +33,16 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The time between two questions about what the database can lose.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+pub struct Task(pub JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// The state that all handles of a store share.
 #[derive(Debug)]
 pub(super) struct StoreInner<B> {
@@ -45,27 +57,21 @@ pub(super) struct StoreInner<B> {
 }
 
 impl<B: Backend> StoreInner<B> {
-    /// Creates the state. Calls are sent in `runtime`, at most `calls` with writes at a time.
-    pub(super) fn new(
-        backend: B,
-        state: DatabaseState,
-        session: Session,
-        calls: usize,
-        cache_bytes: u64,
-        runtime: &Handle,
-    ) -> Arc<Self> {
-        let slots = Arc::clone(state.slots());
-        let database = Arc::new(Database::new(Arc::new(backend), Arc::new(state), calls, runtime));
-        let sessions = Arc::new(Sessions::new(session, Arc::clone(&database), Arc::clone(&slots)));
-        let protocol = Protocol::new(Arc::clone(&database), Arc::clone(&sessions), slots, cache_bytes);
+    /// Creates the state. Calls are sent in `runtime`.
+    pub(super) fn new(backend: B, settings: SharedStoreBuilder, runtime: &Handle) -> Arc<Self> {
+        let SharedStoreBuilder { lease, call_timeout, calls, outcome_cache_bytes, clock, clocks_apart, .. } = settings;
+        let state = DatabaseState::new(ThreeClocks::new(clock, clocks_apart), call_timeout, Arc::default());
+        let database = Arc::new(Database::new(Arc::new(backend), Arc::new(state), calls.max(1), runtime));
+        let sessions = Arc::new(Sessions::new(Session::new(lease), Arc::clone(&database)));
+        let protocol = Protocol::new(Arc::clone(&database), Arc::clone(&sessions), outcome_cache_bytes);
         let (changes, is_closed) = (ChangeWaiters::default(), AtomicBool::new(false));
         Arc::new(Self { database, sessions, protocol, changes, is_closed })
     }
 
     /// Starts the store's tasks. A task that panics is started again.
-    pub(super) fn start(self: &Arc<Self>, runtime: &Handle) -> Vec<JoinHandle<()>> {
-        type Task<B> = fn(Arc<StoreInner<B>>) -> BoxFuture<'static, ()>;
-        let tasks: [(&str, Task<B>); 6] = [
+    pub(super) fn start(self: &Arc<Self>, runtime: &Handle) -> Vec<Task> {
+        type Keep<B> = fn(Arc<StoreInner<B>>) -> BoxFuture<'static, ()>;
+        let tasks: [(&str, Keep<B>); 6] = [
             ("renewing the session", |inner| inner.keep_session().boxed()),
             ("watching other sessions", |inner| inner.keep_watching().boxed()),
             ("sweeping", |inner| inner.keep_sweeping().boxed()),
@@ -73,15 +79,15 @@ impl<B: Backend> StoreInner<B> {
             ("listening", |inner| inner.keep_listening().boxed()),
             ("putting back", |inner| Arc::clone(&inner.protocol).keep_restoring().boxed()),
         ];
-        let start = |(what, task): (&'static str, Task<B>)| {
+        let start = |(what, task): (&'static str, Keep<B>)| {
             let inner = Arc::clone(self);
-            runtime.spawn(async move {
+            Task(runtime.spawn(async move {
                 while let Err(panic) = AssertUnwindSafe(task(Arc::clone(&inner))).catch_unwind().await {
                     let panic = panic_message(&*panic);
                     tracing::error!(target: "tower_idempotency", what, panic, "a task of the store panicked");
                     sleep(AGAIN_AFTER).await;
                 }
-            })
+            }))
         };
         tasks.map(start).into()
     }
@@ -91,7 +97,7 @@ impl<B: Backend> StoreInner<B> {
         self.database.ask_time().await?;
         self.database.clocks().check()?;
         // The fences of these rows are a floor for those that this process gives.
-        self.database.sessions().await.map_err(|error| away(Arc::new(error)))?;
+        self.database.sessions().await.map_err(away)?;
         self.sessions.renew().await.map(drop)
     }
 
@@ -111,7 +117,7 @@ impl<B: Backend> StoreInner<B> {
     /// Keeps the session until the store is closed and nothing is under way.
     async fn keep_session(self: Arc<Self>) {
         loop {
-            let (lease, period) = (self.sessions.own.lease(), self.sessions.own.period());
+            let (lease, period) = (self.sessions.own.lease, self.sessions.own.period());
             let pause = match self.sessions.renew().await {
                 // Other processes count from the first copy that was carried out, and this process from the first that
                 // it sent.

@@ -4,13 +4,13 @@
 // The modules. Each uses only those that come after it:
 // - `for_backends.rs`: what the databases of this repository have in common.
 // - `in_database.rs`: effect and record in one transaction of the application. `config.rs`: settings from a file.
-// - `store.rs`: the store that applications open. `builder.rs`: its settings. `inner.rs`: the state that its handles
-//   share, and its tasks. `spawn_on_drop.rs`: a future that is finished even if its caller drops it.
+// - `store.rs`: the store that applications open. `inner.rs`: the state that its handles share, and its tasks.
+//   `builder.rs`: its settings. `spawn_on_drop.rs`: a future that is finished even if its caller drops it.
 // - `protocol/`: one transition of a record.
 // - `session/`: tracks whether this process and the others are alive, and which rows have changed.
 // - `database/`: the one client of the database.
-// - `backend.rs`, `kind.rs`, `run_record.rs`: the contract of a database. `apply.rs`: the same contract as functions,
-//   for a database that does not decide in its own language.
+// - `backend.rs`, `row.rs`, `kind.rs`, `run_record.rs`: the contract of a database. `apply.rs`: the same contract as
+//   functions, for a database that does not decide in its own language.
 
 // First, because the page of the store has its methods in the order of the modules.
 mod store;
@@ -27,6 +27,7 @@ mod in_database;
 mod inner;
 mod kind;
 mod protocol;
+mod row;
 mod run_record;
 mod session;
 mod spawn_on_drop;
@@ -49,16 +50,9 @@ pub use protocol::transaction::PendingTransaction;
 pub use run_record::{RecordInTransaction, RunRecord};
 pub use store::SharedStore;
 
-use tower_idempotency::RecordId;
-
 /// Returns a token of random bytes from the operating system.
 fn random_token() -> Token {
     Token(random())
-}
-
-/// Returns a random id, which no other process has.
-fn random_id() -> RecordId {
-    RecordId::from_bytes(random())
 }
 
 /// Returns random bytes from the operating system.

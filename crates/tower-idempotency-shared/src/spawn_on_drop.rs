@@ -21,16 +21,10 @@ type OnAbandoned<T> = Box<dyn FnOnce(T) -> BoxFuture<'static, ()> + Send>;
 pub(super) struct SpawnOnDrop<T: Send + 'static> {
     /// The store's runtime, in which the future has to be polled.
     runtime: Handle,
-    /// The future while its caller polls it. `None` during a poll, and once it has ended, panicked or is a task's.
-    polled: Option<CallerPolled<T>>,
+    /// The future while its caller polls it, and what to do with its result if the caller goes away. `None` during a poll, and once it has ended, panicked or is a task's.
+    polled: Option<(BoxFuture<'static, T>, OnAbandoned<T>)>,
     /// The answer of the task, if the caller is in another runtime.
     answer: Option<oneshot::Receiver<T>>,
-}
-
-/// A future that its caller polls, not a task, and what to do with its result if the caller goes away.
-struct CallerPolled<T> {
-    future: BoxFuture<'static, T>,
-    on_abandoned: OnAbandoned<T>,
 }
 
 impl<T: Send + 'static> SpawnOnDrop<T> {
@@ -40,13 +34,8 @@ impl<T: Send + 'static> SpawnOnDrop<T> {
         future: impl Future<Output = T> + Send + 'static,
         on_abandoned: impl FnOnce(T) -> BoxFuture<'static, ()> + Send + 'static,
     ) -> Self {
-        let polled = CallerPolled { future: Box::pin(future), on_abandoned: Box::new(on_abandoned) };
+        let polled: (BoxFuture<'static, T>, OnAbandoned<T>) = (Box::pin(future), Box::new(on_abandoned));
         Self { runtime: runtime.clone(), polled: Some(polled), answer: None }
-    }
-
-    /// Returns whether the caller polls in the store's runtime. If not, the future's timers and sockets would not work.
-    fn is_in_its_runtime(&self) -> bool {
-        Handle::try_current().is_ok_and(|current| current.id() == self.runtime.id())
     }
 }
 
@@ -54,20 +43,20 @@ impl<T: Send + 'static> Future for SpawnOnDrop<T> {
     type Output = Result<T, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.is_in_its_runtime()
-            && let Some(mut polled) = self.polled.take()
-        {
+        // In another runtime than the store's, the future's timers and sockets would not work.
+        let is_in_its_runtime = Handle::try_current().is_ok_and(|current| current.id() == self.runtime.id());
+        if is_in_its_runtime && let Some((mut future, on_abandoned)) = self.polled.take() {
             // The future is taken out while it is polled: a future that has panicked must not be polled again.
-            return match polled.future.poll_unpin(context) {
+            return match future.poll_unpin(context) {
                 Poll::Ready(result) => Poll::Ready(Ok(result)),
                 Poll::Pending => {
-                    self.polled = Some(polled);
+                    self.polled = Some((future, on_abandoned));
                     Poll::Pending
                 }
             };
         }
         // The caller is in another runtime, so a task of the store's runtime goes on with the future.
-        if let Some(CallerPolled { future, on_abandoned }) = self.polled.take() {
+        if let Some((future, on_abandoned)) = self.polled.take() {
             let (reply, answer) = oneshot::channel();
             self.answer = Some(answer);
             self.runtime.spawn(async move {
@@ -87,7 +76,7 @@ impl<T: Send + 'static> Future for SpawnOnDrop<T> {
 
 impl<T: Send + 'static> Drop for SpawnOnDrop<T> {
     fn drop(&mut self) {
-        if let Some(CallerPolled { future, on_abandoned }) = self.polled.take() {
+        if let Some((future, on_abandoned)) = self.polled.take() {
             self.runtime.spawn(async move { on_abandoned(future.await).await });
         }
     }

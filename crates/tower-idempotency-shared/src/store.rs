@@ -12,7 +12,6 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
@@ -24,15 +23,12 @@ use tower_idempotency::store::{Gauges, Health, Store, StoreError};
 
 use super::backend::{Backend, Guarantee};
 use super::builder::SharedStoreBuilder;
-use super::database::clocks::ThreeClocks;
 use super::database::errors::away;
-use super::database::state::DatabaseState;
-use super::inner::StoreInner;
+use super::inner::{StoreInner, Task};
 use super::protocol::Protocol;
 use super::protocol::step::taken_back;
 use super::protocol::transaction::PendingTransaction;
 use super::run_record::RunRecord;
-use super::session::own::Session;
 use super::spawn_on_drop::SpawnOnDrop;
 
 /// The longest lease, and so a limit of the wait for a process that has died.
@@ -49,18 +45,8 @@ const MAX_LEASE: Duration = Duration::from_secs(86_400);
 /// Recorded outcomes are as durable as the database makes them: see [`guarantee`](Self::guarantee).
 pub struct SharedStore<B: Backend> {
     inner: Arc<StoreInner<B>>,
-    tasks: Arc<Tasks>,
-    runtime: Handle,
-}
-
-/// The tasks of a store. They end when this value is dropped, with the store's last handle.
-#[derive(Debug)]
-struct Tasks(Vec<JoinHandle<()>>);
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        self.0.iter().for_each(JoinHandle::abort);
-    }
+    /// The store's tasks, which end with its last handle.
+    tasks: Arc<Vec<Task>>,
 }
 
 impl SharedStoreBuilder {
@@ -74,7 +60,7 @@ impl SharedStoreBuilder {
     /// # Cancel safety
     /// If the future is dropped, a session may have begun, which lapses.
     pub async fn open<B: Backend>(self, backend: B) -> Result<SharedStore<B>, StoreError> {
-        let Self { lease, call_timeout, calls, open_within, outcome_cache_bytes, clock, clocks_apart } = self;
+        let Self { lease, call_timeout, open_within, .. } = self;
         if lease < call_timeout.saturating_mul(6) || lease > MAX_LEASE {
             let reason = format!(
                 "a lease of {lease:?} is too short or too long: give at least six times the call timeout, which is \
@@ -83,8 +69,7 @@ impl SharedStoreBuilder {
             return Err(internals::unavailable(reason));
         }
         let runtime = Handle::current();
-        let state = DatabaseState::new(ThreeClocks::new(clock, clocks_apart), call_timeout, Arc::default());
-        let inner = StoreInner::new(backend, state, Session::new(lease), calls.max(1), outcome_cache_bytes, &runtime);
+        let inner = StoreInner::new(backend, self, &runtime);
         let end = Instant::now() + open_within;
         loop {
             match timeout_at(end, inner.begin()).await {
@@ -98,7 +83,7 @@ impl SharedStoreBuilder {
         }
         inner.database.ask_guarantee().await;
         let tasks = inner.start(&runtime);
-        Ok(SharedStore { inner, tasks: Arc::new(Tasks(tasks)), runtime })
+        Ok(SharedStore { inner, tasks: Arc::new(tasks) })
     }
 }
 
@@ -166,7 +151,7 @@ impl<B: Backend> SharedStore<B> {
 
     /// Returns the runtime of the store's tasks.
     pub(crate) fn runtime(&self) -> &Handle {
-        &self.runtime
+        &self.inner.database.runtime
     }
 
     /// Looks something up in the store's runtime, so that a caller that is not polled can't hold a permit. If the
@@ -176,8 +161,8 @@ impl<B: Backend> SharedStore<B> {
         look_up: BoxFuture<'static, Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let (reply, found) = oneshot::channel();
-        let look_up = self.runtime.spawn(async move { drop(reply.send(look_up.await)) });
-        let _looking = Tasks(vec![look_up]);
+        let look_up = self.runtime().spawn(async move { drop(reply.send(look_up.await)) });
+        let _looking = Task(look_up);
         found.await.unwrap_or_else(|_| Err(internals::unavailable("the store's runtime is gone")))
     }
 
@@ -213,8 +198,7 @@ impl<B: Backend> SharedStore<B> {
 
 impl<B: Backend> Clone for SharedStore<B> {
     fn clone(&self) -> Self {
-        let Self { inner, tasks, runtime } = self;
-        Self { inner: Arc::clone(inner), tasks: Arc::clone(tasks), runtime: runtime.clone() }
+        Self { inner: Arc::clone(&self.inner), tasks: Arc::clone(&self.tasks) }
     }
 }
 
@@ -248,7 +232,7 @@ impl<B: Backend> Records for SharedStore<B> {
         if self.is_closed() {
             return Err(closed());
         }
-        if let Some(record) = self.inner.protocol.recall(id) {
+        if let Some(record) = self.recall(id) {
             return Ok(Some(record));
         }
         let protocol = Arc::clone(&self.inner.protocol);
@@ -269,7 +253,7 @@ impl<B: Backend> Records for SharedStore<B> {
                     let _under_way = under_way;
                     step(&protocol, id, &transition).await
                 };
-                Ok(SpawnOnDrop::new(&self.runtime, ending, |_| ready(()).boxed()))
+                Ok(SpawnOnDrop::new(self.runtime(), ending, |_| ready(()).boxed()))
             }
             // Claims, questions and settlements.
             _ => self.admit(&transition).map(|()| {
@@ -294,7 +278,7 @@ impl<B: Backend> Records for SharedStore<B> {
                     }
                     _ => ready(()).boxed(),
                 };
-                SpawnOnDrop::new(&self.runtime, claiming, on_abandoned)
+                SpawnOnDrop::new(self.runtime(), claiming, on_abandoned)
             }),
         };
         async move { step?.await? }
@@ -318,7 +302,7 @@ impl<B: Backend> Records for SharedStore<B> {
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let database = Arc::clone(&self.inner.database);
-        let sweep = async move { database.delete_expired(limit).await.map_err(|error| away(Arc::new(error))) };
+        let sweep = async move { database.delete_expired(limit).await.map_err(away) };
         self.within(Box::pin(sweep)).await
     }
 

@@ -1,6 +1,7 @@
 //! PostgreSQL servers of one's own.
 
 mod fake_clock;
+mod programs;
 mod server;
 mod shared;
 mod template;

@@ -27,14 +27,9 @@ pub(crate) struct Connector {
     last: AtomicUsize,
     /// The time that one of several hosts may take before the next one is tried.
     timeout: Duration,
-    tls: Tls,
-    /// The name of the schema, which the query `counted` takes as its parameter.
-    schema: String,
+    /// What was chosen. Behind a pooler, no statement is prepared, and nothing is set for a connection.
+    pub(crate) settings: PostgresBackendBuilder,
     pub(crate) queries: Queries,
-    /// `true` behind a pooler: no statement is prepared, and nothing is set for a connection.
-    pooler: bool,
-    /// The time after which the server cancels a statement. Migrations have one of their own.
-    statement_timeout: Duration,
 }
 
 /// The purpose of a connection.
@@ -120,22 +115,9 @@ impl Connector {
             timeout: builder.wait_for_connection / u32::try_from(configs.len()).unwrap_or(u32::MAX),
             configs,
             last: AtomicUsize::new(0),
-            tls: builder.tls.clone(),
-            schema: builder.schema.to_string(),
+            settings: builder.clone(),
             queries: Queries::new(&builder.schema),
-            pooler: builder.pooler,
-            statement_timeout: builder.statement_timeout,
         }
-    }
-
-    /// The name of the schema in which the table is.
-    pub(crate) fn schema(&self) -> &str {
-        &self.schema
-    }
-
-    /// Returns whether the connections go through a pooler in transaction mode, as the builder says.
-    pub(crate) fn is_pooled(&self) -> bool {
-        self.pooler
     }
 
     /// Connects to one of the hosts, first to the one that was connected to last. Notifications go to `notifications`,
@@ -183,7 +165,7 @@ impl Connector {
     ) -> Result<Connection, NotConnected> {
         let config = self.config_for(config, what_for);
         let unconfirmed = Arc::new(AtomicBool::new(false));
-        let (client, task) = match &self.tls {
+        let (client, task) = match &self.settings.tls {
             Tls::Without => {
                 let (client, connection) = config.connect(NoTls).await.map_err(NotConnected::of)?;
                 (client, tokio::spawn(drive(connection, Arc::clone(&unconfirmed), notifications)))
@@ -203,7 +185,7 @@ impl Connector {
             place: None,
             task: Some(task),
         };
-        if self.pooler {
+        if self.settings.pooler {
             check_path(&connection.client).await?;
         }
         if what_for == Use::Calls {
@@ -221,7 +203,7 @@ impl Connector {
     /// Returns whether the connection has what was set for it. A pooler may drop that without a word, and give the next
     /// transaction another connection: then statements that are prepared are missing, or are another client's.
     async fn is_set(&self, client: &Client) -> Result<bool, Error> {
-        if self.pooler {
+        if self.settings.pooler {
             return Ok(true);
         }
         let set = "SELECT current_setting('plan_cache_mode') = 'force_generic_plan'";
@@ -230,7 +212,7 @@ impl Connector {
 
     /// Prepares the statements of calls, all at once; none behind a pooler.
     async fn prepare(&self, client: &Client) -> Result<Option<Prepared>, Error> {
-        if self.pooler {
+        if self.settings.pooler {
             return Ok(None);
         }
         let Queries { put, put_one, insert, update, get, .. } = &self.queries;
@@ -248,7 +230,7 @@ impl Connector {
     /// The configuration, with the settings that hold for the connection: whatever the role has.
     fn config_for(&self, config: &Config, what_for: Use) -> Config {
         let mut config = config.clone();
-        if self.pooler {
+        if self.settings.pooler {
             return config;
         }
         let mut options = config.get_options().unwrap_or_default().to_owned();
@@ -267,7 +249,7 @@ impl Connector {
             // Plans that don't depend on how large the table was when they were made.
             options
                 .push_str(" -c jit=off -c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c lock_timeout=1s");
-            options.push_str(&format!(" -c statement_timeout={}", self.statement_timeout.as_millis().max(1)));
+            options.push_str(&format!(" -c statement_timeout={}", self.settings.statement_timeout.as_millis().max(1)));
         }
         config.options(options);
         config

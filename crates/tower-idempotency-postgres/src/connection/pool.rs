@@ -10,23 +10,22 @@
 //!    only reads waits for no standby, and may be answered with a large row: its connection is closed at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_postgres::{Error, Row as Columns};
 
 use super::connect::{Connection, Connector, Use};
 use super::place::Place;
 use crate::error::{leaves_the_connection_sound, of_a_statement};
-use tower_idempotency_shared::BackendError;
+use crate::wire::row;
+use tower_idempotency_shared::{Answer, BackendError, Row};
 
 /// Connections, made when they are needed.
 pub(crate) struct Pool {
-    connector: Arc<Connector>,
-    /// The number of connections that may be in use for calls at once.
-    connections: usize,
-    /// Permits for them.
+    pub(crate) connector: Arc<Connector>,
+    /// Permits for the connections that may be in use for calls at once.
     calls: Arc<Semaphore>,
     /// The number of them that may be puts. A put takes its permit here before the one of `calls`.
     puts: Arc<Semaphore>,
@@ -34,10 +33,8 @@ pub(crate) struct Pool {
     renewal: Arc<Semaphore>,
     /// The number of connections that are kept for dropped calls: see rule 4.
     dropped: Arc<Semaphore>,
-    // The one that was used last is used first: those that aren't needed stay idle.
+    /// The one that was used last is used first: those that aren't needed stay idle.
     idle: Mutex<Vec<Connection>>,
-    /// The time for a new connection. A third of it is the time for one that is free.
-    wait: Duration,
     runtime: Handle,
 }
 
@@ -48,23 +45,20 @@ pub(crate) struct Taken<'a> {
 }
 
 impl Pool {
-    /// Makes a pool of at most `connections`, `first` among them, and as many more for a while. Call it within a tokio
-    /// runtime.
-    pub(crate) fn new(connector: Arc<Connector>, first: Connection, connections: usize, wait: Duration) -> Self {
+    /// Makes a pool of so many connections as were chosen at most, `first` among them, and as many more for a while.
+    /// Call it within a tokio runtime.
+    pub(crate) fn new(connector: Arc<Connector>, first: Connection) -> Self {
+        let connections = connector.settings.connections;
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let (calls, puts) = (semaphore(connections), semaphore((connections - 1).max(1)));
         let renewal = semaphore(1);
         let (dropped, idle, runtime) = (semaphore(connections), Mutex::new(vec![first]), Handle::current());
-        Self { connector, connections, calls, puts, renewal, dropped, idle, wait, runtime }
+        Self { connector, calls, puts, renewal, dropped, idle, runtime }
     }
 
     /// The number of connections that calls use now, without a renewal of the session.
     pub(crate) fn in_use(&self) -> usize {
-        self.connections.saturating_sub(self.calls.available_permits())
-    }
-
-    pub(crate) fn connector(&self) -> &Connector {
-        &self.connector
+        self.connector.settings.connections.saturating_sub(self.calls.available_permits())
     }
 
     /// Takes a connection for a call that waits for no standby and has a short answer. Nothing was sent where that
@@ -98,7 +92,7 @@ impl Pool {
             Some(())
         };
         // Less than the time that a call may take: what follows is the database's.
-        let wait = self.wait / 3;
+        let wait = self.connector.settings.wait_for_connection / 3;
         let acquired = timeout(wait, acquire).await;
         let late = || BackendError::Crowded(format!("no connection became free within {} ms", wait.as_millis()).into());
         acquired.map_err(|_| late())?.ok_or_else(|| BackendError::Nothing("the store is closed".into()))?;
@@ -119,14 +113,15 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Connection, BackendError> {
+        let wait = self.connector.settings.wait_for_connection;
         let late = || {
-            let (places, wait) = (self.connector.places(), self.wait.as_millis());
+            let (places, wait) = (self.connector.places(), wait.as_millis());
             BackendError::Nothing(
                 format!("{places}: the database did not let a new connection in within {wait} ms").into(),
             )
         };
         // Boxed, as it is large and rare: what waits for a call is moved about.
-        let connected = timeout(self.wait, Box::pin(self.connector.connect(Use::Calls, None))).await;
+        let connected = timeout(wait, Box::pin(self.connector.connect(Use::Calls, None))).await;
         connected.map_err(|_| late())?.map_err(|error| BackendError::Nothing(error.to_string().into()))
     }
 
@@ -148,7 +143,7 @@ impl std::ops::Deref for Taken<'_> {
 
 impl Taken<'_> {
     /// Ends the call: gives the connection back if the answer leaves it sound, and says what an error means.
-    pub(crate) fn done<T>(self, answer: Result<T, tokio_postgres::Error>) -> Result<T, BackendError> {
+    pub(crate) fn done<T>(self, answer: Result<T, Error>) -> Result<T, BackendError> {
         let Self { pool, mut connection } = self;
         // Given up when this returns.
         let _place = connection.place.take();
@@ -161,5 +156,11 @@ impl Taken<'_> {
             pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
         answer.map_err(|error| of_a_statement(&error))
+    }
+
+    /// The same for a query for rows, which this reads.
+    pub(crate) fn rows(self, answer: Result<Vec<Columns>, Error>) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        let system = self.connection.system;
+        Ok(row::answer(&self.done(answer)?, system)?)
     }
 }

@@ -3,11 +3,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_postgres::{Client, Notification};
 
@@ -15,28 +14,29 @@ use super::notify::{Notice, Notifier, ping_channel, read};
 use crate::connection::connect::{Connection, Connector, Use};
 use crate::error::NotConnected;
 use tower_idempotency::internals::pauses;
-use tower_idempotency_shared::for_backends;
+use tower_idempotency_shared::{for_backends, random};
 
 /// The time that a connection may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The notifications, for all listeners. The task of `listen` sends them, and `Backend::changes` receives them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ChangeFeed {
     pub(crate) heard: for_backends::ChangeFeed,
-    /// An [`Arrival`] as its number. `guarantee.rs` reports it.
-    arrival: AtomicU8,
+    /// `guarantee.rs` reports it.
+    arrival: watch::Sender<Arrival>,
 }
 
 /// The arrival of notifications, as far as it is known. A pooler in transaction mode swallows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// Not known yet.
-    NotTried = 0,
+    #[default]
+    NotTried,
     /// They do.
-    Arrives = 1,
+    Arrives,
     /// One that was sent did not come.
-    Swallowed = 2,
+    Swallowed,
 }
 
 impl fmt::Display for Arrival {
@@ -50,22 +50,13 @@ impl fmt::Display for Arrival {
 }
 
 impl ChangeFeed {
-    pub(crate) fn new() -> Self {
-        Self { heard: for_backends::ChangeFeed::default(), arrival: AtomicU8::new(Arrival::NotTried as u8) }
-    }
-
     pub(crate) fn arrival(&self) -> Arrival {
-        match self.arrival.load(Ordering::Relaxed) {
-            1 => Arrival::Arrives,
-            2 => Arrival::Swallowed,
-            // 0, the value at the start.
-            _ => Arrival::NotTried,
-        }
+        *self.arrival.borrow()
     }
 
     /// Sets what is known about notifications, and logs it if it is new.
     fn set_arrival(&self, arrival: Arrival) {
-        if self.arrival.swap(arrival as u8, Ordering::Relaxed) == arrival as u8 {
+        if self.arrival.send_replace(arrival) == arrival {
             return;
         }
         if arrival == Arrival::Swallowed {
@@ -84,14 +75,15 @@ impl ChangeFeed {
 pub(crate) async fn listen(connector: Arc<Connector>, channel: String, notifier: Notifier, changes: Arc<ChangeFeed>) {
     let pauses = || pauses(Duration::from_millis(100), Duration::from_secs(10)).build();
     let mut pause = pauses();
-    // Each connection has a ping with a number of its own. The first one is random.
-    let mut number = u64::from_le_bytes(ping_seed());
+    // Each connection has a ping with a number of its own. The first one is random, so that the pings of two processes
+    // differ.
+    let mut number = u64::from_le_bytes(random());
     loop {
         number = number.wrapping_add(1);
         // A pooler in transaction mode leaves the server's connection listening for the next client that has it. So
         // nothing but the ping is listened for until that has come.
         let ping = format!("LISTEN {}", ping_channel(&channel, number));
-        let (at_once, then) = if connector.is_pooled() {
+        let (at_once, then) = if connector.settings.pooler {
             (ping, Some(format!("LISTEN {channel}")))
         } else {
             (format!("{ping}; LISTEN {channel}"), None)
@@ -161,15 +153,6 @@ async fn hear(mut notifications: Notifications, ping: u64, changes: &ChangeFeed,
     }
 }
 
-/// Returns eight random bytes, so that the pings of two processes differ.
-fn ping_seed() -> [u8; 8] {
-    let mut seed = [0; 8];
-    // If there are none, a ping of another process may be taken for this one's. That does no harm: it shows as well
-    // that notifications arrive.
-    let _ = getrandom::fill(&mut seed);
-    seed
-}
-
 /// The channel of a namespace: a name that needs no quotes, whatever the namespace's name is.
 pub(crate) fn channel(schema: &str, namespace: &str) -> String {
     let digest = blake3::Hasher::new_derive_key("tower-idempotency 2026 postgres channel v1")
@@ -186,7 +169,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_ping_that_does_not_come_is_noticed() {
-        let changes = ChangeFeed::new();
+        let changes = ChangeFeed::default();
         let (server, notifications) = mpsc::unbounded_channel();
         let hearing = timeout(LISTEN_TIMEOUT * 2, hear(notifications, 7, &changes, None));
         assert!(hearing.await.is_err(), "it goes on");

@@ -69,10 +69,10 @@ async fn notify(connector: Arc<Connector>, channel: String, mut receiver: mpsc::
         gathered.clear();
         // `take`: a connection that fails or is late is dropped, and the next batch makes a new one.
         let sent = timeout(NOTIFY_TIMEOUT, send(&connector, connection.take(), &notifications)).await;
-        match sent.unwrap_or_else(|_| Err("it does not answer in time".to_owned())) {
+        match sent.unwrap_or(Err(NotConnected::Late(NOTIFY_TIMEOUT))) {
             Ok(open) => connection = Some(open),
             Err(reason) => {
-                tracing::debug!(target: "tower_idempotency", reason, "notifications of what was written were not sent");
+                tracing::debug!(target: "tower_idempotency", %reason, "notifications of what was written were not sent");
                 sleep(PAUSE_AFTER_FAILURE).await;
             }
         }
@@ -84,16 +84,13 @@ async fn send(
     connector: &Connector,
     connection: Option<Connection>,
     (channels, payloads): &(Vec<String>, Vec<String>),
-) -> Result<Connection, String> {
-    let open = async {
-        let connection = match connection.filter(|connection| !connection.client.is_closed()) {
-            Some(connection) => connection,
-            None => connector.connect(Use::ChangeFeed, None).await?,
-        };
-        connector.queries.notify.ask(&connection.client, None, &[channels, payloads]).await?;
-        Ok(connection)
+) -> Result<Connection, NotConnected> {
+    let connection = match connection.filter(|connection| !connection.client.is_closed()) {
+        Some(connection) => connection,
+        None => connector.connect(Use::ChangeFeed, None).await?,
     };
-    open.await.map_err(|error: NotConnected| error.to_string())
+    connector.queries.notify.ask(&connection.client, None, &[channels, payloads]).await?;
+    Ok(connection)
 }
 
 /// Returns the notifications to send: their channels, and as few payloads as hold them. Each id is there once.

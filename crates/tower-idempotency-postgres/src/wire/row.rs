@@ -1,10 +1,12 @@
 //! Rows out of the database's answers.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Error, Row as Columns};
 
-use super::types::{Micros, Time, Uuid};
+use super::types::{Time, Uuid};
 use tower_idempotency::Fence;
 use tower_idempotency::RecordId;
 use tower_idempotency_shared::{Answer, BackendError, Kind, Row, ServerId};
@@ -15,11 +17,12 @@ pub(crate) fn answer(columns: &[Columns], system: u64) -> Result<Answer<Vec<Opti
     let first = columns.first().ok_or(Unreadable::Empty)?;
     // The numbers are those of the columns, which each query in `queries.rs` has in the same order.
     let Time(now) = first.try_get(0)?;
-    let Micros(started) = first.try_get(1)?;
+    let started: SystemTime = first.try_get(1)?;
     let recovered: Option<PgLsn> = first.try_get(12)?;
     // Two servers that were started in the same microsecond are of two clusters.
     // The odd factors spread the bits, so that the parts do not cancel each other out in the XOR.
-    let started = started.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let started = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+    let started = started.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let recovered = recovered.map_or(0, u64::from).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let server = ServerId(started ^ recovered ^ system);
     let rows = columns.iter().map(row).collect::<Result<_, _>>()?;

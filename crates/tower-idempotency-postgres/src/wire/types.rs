@@ -90,18 +90,6 @@ impl ToSql for Millis {
     to_sql_checked!();
 }
 
-/// A time, as the number that it is on the wire.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Micros(pub(crate) i64);
-
-impl<'a> FromSql<'a> for Micros {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Source> {
-        Ok(Self(i64::from_be_bytes(raw.try_into()?)))
-    }
-
-    accepts!(TIMESTAMPTZ);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

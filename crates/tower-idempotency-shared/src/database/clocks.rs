@@ -132,7 +132,9 @@ impl ThreeClocks {
             state.settled_since = received;
         }
         // If two answers were under way at the same time, the second may be less precise about the time than the first.
-        if before.is_none_or(|before| read.sent >= before.received || read.is_ahead_of(&before)) {
+        // It is not if it shows the database's clock at least as far ahead: a greater lower bound is more precise.
+        let is_precise = |before: Read| read.ahead(&before).0 >= before.ahead(&before).0;
+        if before.is_none_or(|before| read.sent >= before.received || is_precise(before)) {
             state.read = Some(read);
         }
         state.are_apart = differ(read.now, wall, took) > self.apart;
@@ -213,12 +215,6 @@ impl Read {
         let ((least, most), (before_least, before_most)) = (self.ahead(before), before.ahead(before));
         let step = STEP.as_millis() as i128;
         least > before_most + step || most + step < before_least
-    }
-
-    /// Returns whether this answer shows the database's clock at least as far ahead as `before`: a greater lower bound
-    /// is the more precise one.
-    fn is_ahead_of(&self, before: &Self) -> bool {
-        self.ahead(before).0 >= before.ahead(before).0
     }
 
     /// Returns the least and the most milliseconds by which the database's clock is ahead of one that began when

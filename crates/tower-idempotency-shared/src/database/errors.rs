@@ -16,7 +16,8 @@ pub(crate) fn late() -> StoreError {
 
 /// Returns the store's error for a call that failed. If this process is crowded, it is `Overloaded`, for which
 /// `fail_open` runs no handler.
-pub(crate) fn away(error: Arc<BackendError>) -> StoreError {
+pub(crate) fn away(error: impl Into<Arc<BackendError>>) -> StoreError {
+    let error = error.into();
     match *error {
         BackendError::Crowded(_) => StoreError::Overloaded { reason: "too many calls of the database are under way" },
         BackendError::Full(limit) => StoreError::Full { limit },

@@ -29,7 +29,7 @@ use self::reads::{ReadBatcher, Reads};
 use self::snapshot::Rows;
 use self::state::DatabaseState;
 use self::writes::WriteQueue;
-use super::backend::{Backend, BackendError, Guarantee, Row};
+use super::backend::{Answer, Backend, BackendError, Clocks, Guarantee, Row};
 
 /// The most bytes of a row that a scan or a list reads.
 const SCANNED_BYTES: usize = 2 * 1024;
@@ -70,14 +70,12 @@ impl<B: Backend> Database<B> {
     /// Asks the database for its time. The answer sets the clocks.
     pub(crate) async fn ask_time(&self) -> Result<(), StoreError> {
         let asked = self.state.ask(0, |clocks| self.backend.put(clocks, &[])).await;
-        asked.map(drop).map_err(|error| away(Arc::new(error)))
+        asked.map(drop).map_err(away)
     }
 
     /// Reads the sessions.
     pub(crate) async fn sessions(&self) -> Result<Rows<Vec<Row>>, BackendError> {
-        let sessions = self.state.ask(0, |clocks| self.backend.sessions(clocks)).await?;
-        self.state.note_fences(&sessions.rows);
-        Ok(sessions)
+        self.page(0, |clocks| self.backend.sessions(clocks)).await
     }
 
     /// Reads rows in a call of their own. They have at most this many bytes.
@@ -94,20 +92,20 @@ impl<B: Backend> Database<B> {
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
     ) -> Result<Rows<Vec<Row>>, BackendError> {
-        let page = self
-            .state
-            .ask(limit.saturating_mul(SCANNED_BYTES), |clocks| self.backend.list(clocks, alive, after, limit))
-            .await?;
-        self.state.note_fences(&page.rows);
-        Ok(page)
+        self.page(limit, |clocks| self.backend.list(clocks, alive, after, limit)).await
     }
 
     /// Reads a page of the rows of operations, in the order of their ids.
     pub(crate) async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Rows<Vec<Row>>, BackendError> {
-        let page = self
-            .state
-            .ask(limit.saturating_mul(SCANNED_BYTES), |clocks| self.backend.scan(clocks, after, limit))
-            .await?;
+        self.page(limit, |clocks| self.backend.scan(clocks, after, limit)).await
+    }
+
+    /// Reads rows for whose bytes a slow link needs the time of so many rows that are scanned.
+    async fn page<F>(&self, rows: usize, call: impl FnOnce(Clocks) -> F + Send) -> Result<Rows<Vec<Row>>, BackendError>
+    where
+        F: Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send,
+    {
+        let page = self.state.ask(rows.saturating_mul(SCANNED_BYTES), call).await?;
         self.state.note_fences(&page.rows);
         Ok(page)
     }
@@ -126,14 +124,14 @@ impl<B: Backend> Database<B> {
             return Ok(0);
         }
         let clocks = self.clocks().now();
-        let deleted = self.state.call(|| self.backend.delete_expired(clocks, limit)).await?;
+        let deleted = self.state.call(0, || self.backend.delete_expired(clocks, limit)).await?;
         Ok(self.state.slots.telemetry.count_swept(deleted))
     }
 
     /// Asks what the database can lose, and logs it at the start and when it changes.
     pub(crate) async fn ask_guarantee(&self) {
         // If this fails, the last answer is kept. `inner.rs` asks again in 30 seconds.
-        let Ok(guarantee) = self.state.call(|| self.backend.guarantee()).await else { return };
+        let Ok(guarantee) = self.state.call(0, || self.backend.guarantee()).await else { return };
         let mut known = self.guarantee.lock();
         if known.as_ref() == Some(&guarantee) {
             return;

@@ -10,7 +10,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
@@ -61,23 +60,6 @@ pub(crate) enum WriteError {
 
 pub(crate) type WriteReply = oneshot::Sender<Result<WriteResult, WriteError>>;
 
-/// Counts a write for as long as it has no answer.
-#[derive(Debug)]
-pub(crate) struct Waiting(Arc<AtomicUsize>);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Waiting {
-    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
 /// A write on its way.
 #[derive(Debug)]
 pub(crate) struct PendingWrite {
@@ -92,8 +74,8 @@ pub(crate) struct PendingWrite {
     /// The number of times that its row was locked.
     pub(crate) busy: u32,
     pub(crate) pauses: ExponentialBackoff,
-    /// Counts the write for `WriteQueue::is_behind` until this value is dropped.
-    pub(crate) _waiting: Waiting,
+    /// Counts the write for `WriteQueue::waiting` until this value is dropped.
+    pub(crate) _waiting: Arc<()>,
 }
 
 impl PendingWrite {
@@ -101,24 +83,15 @@ impl PendingWrite {
         self.write.state.len()
     }
 
-    /// Returns whether the row is as the write expects, so that the write may still be done.
-    pub(crate) fn is_expected(&self, row: Option<&Row>) -> bool {
+    /// Returns whether something else has the row locked, as far as the row shows: it is as the write expects, and the
+    /// write was not done.
+    pub(crate) fn is_busy(&self, row: Option<&Row>) -> bool {
         match (row, self.write.expect) {
-            (Some(row), Expect::Token(token)) => row.token == token,
+            (Some(row), Expect::Token(token)) => row.token == token && row.token != self.write.token,
             (None, Expect::Absent) => true,
-            // Another write has made the row, or a row is there that was not expected, or none is.
+            // The write was done, or another one has made the row, or a row is there that was not expected, or none is.
             _ => false,
         }
-    }
-
-    /// Returns whether the write was done.
-    pub(crate) fn is_done(&self, row: Option<&Row>) -> bool {
-        row.is_some_and(|row| row.token == self.write.token)
-    }
-
-    /// Returns whether something else has the row locked, as far as the row shows.
-    pub(crate) fn is_busy(&self, row: Option<&Row>) -> bool {
-        self.is_expected(row) && !self.is_done(row)
     }
 
     /// Counts that something else had its row locked, and returns whether the write is sent again.
@@ -131,7 +104,7 @@ impl PendingWrite {
 }
 
 /// The writes that wait for a call, and the calls that are under way. `WriteSender` has it under a lock.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PendingWrites {
     small: VecDeque<PendingWrite>,
     large: VecDeque<PendingWrite>,
@@ -148,15 +121,7 @@ pub(crate) struct PendingWrites {
 impl PendingWrites {
     /// Creates a queue from which at most `at_once` tasks send.
     pub(crate) fn new(at_once: usize) -> Self {
-        Self {
-            small: VecDeque::new(),
-            large: VecDeque::new(),
-            at_once,
-            tasks: 0,
-            sends_large: false,
-            last: 0,
-            taken: None,
-        }
+        Self { at_once, ..Self::default() }
     }
 
     pub(crate) fn push(&mut self, put: PendingWrite) {

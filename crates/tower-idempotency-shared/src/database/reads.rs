@@ -41,35 +41,48 @@ pub(crate) enum Reads {
     WithoutLargeBytes,
 }
 
-#[derive(Debug)]
-struct Get {
-    id: RecordId,
-    reply: ReadReply,
-}
+/// A row that is wanted, and who wants it.
+type Get = (RecordId, ReadReply);
 
 /// The queue of reads to the database.
 #[derive(Debug)]
-pub(crate) struct ReadBatcher {
-    queue: mpsc::UnboundedSender<Get>,
-}
+pub(crate) struct ReadBatcher(mpsc::UnboundedSender<Get>);
 
 impl ReadBatcher {
-    /// Starts the task that reads.
+    /// Starts the task that sends the queued reads: at most [`AT_ONCE`] calls at a time, each in a task of its own.
     pub(crate) fn start<B: Backend>(
         reads: Reads,
         backend: Arc<B>,
         state: Arc<DatabaseState>,
         runtime: &Handle,
     ) -> Self {
-        let (queue, queued) = mpsc::unbounded_channel();
-        runtime.spawn(run(reads, backend, state, queued));
-        Self { queue }
+        let (queue, mut queued) = mpsc::unbounded_channel();
+        runtime.spawn(async move {
+            let (calls, mut gets) = (Arc::new(Semaphore::new(AT_ONCE)), Vec::new());
+            while queued.recv_many(&mut gets, MAX_BATCH_ROWS).await > 0 {
+                // No code closes the semaphore, so this does not fail.
+                let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
+                // Callers that were woken at the same time share a call.
+                tokio::task::yield_now().await;
+                while gets.len() < MAX_BATCH_ROWS
+                    && let Ok(get) = queued.try_recv()
+                {
+                    gets.push(get);
+                }
+                let (backend, state, gets) = (Arc::clone(&backend), Arc::clone(&state), std::mem::take(&mut gets));
+                tokio::spawn(async move {
+                    read(reads, &*backend, &state, gets).await;
+                    drop(call);
+                });
+            }
+        });
+        Self(queue)
     }
 
     /// Reads the row of `id`.
     pub(crate) async fn get(&self, id: RecordId) -> Result<RowSnapshot, StoreError> {
         let (reply, known) = oneshot::channel();
-        self.queue.send(Get { id, reply }).map_err(|_| gone())?;
+        self.0.send((id, reply)).map_err(|_| gone())?;
         known.await.map_err(|_| gone())?.map_err(away)
     }
 }
@@ -79,37 +92,10 @@ fn gone() -> StoreError {
     internals::unavailable("the store's runtime is gone")
 }
 
-/// Sends the queued reads: at most [`AT_ONCE`] calls at a time, each in a task of its own.
-async fn run<B: Backend>(
-    reads: Reads,
-    backend: Arc<B>,
-    state: Arc<DatabaseState>,
-    mut queued: mpsc::UnboundedReceiver<Get>,
-) {
-    let calls = Arc::new(Semaphore::new(AT_ONCE));
-    let mut gets = Vec::new();
-    while queued.recv_many(&mut gets, MAX_BATCH_ROWS).await > 0 {
-        // No code closes the semaphore, so this does not fail.
-        let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
-        // Callers that were woken at the same time share a call.
-        tokio::task::yield_now().await;
-        while gets.len() < MAX_BATCH_ROWS
-            && let Ok(get) = queued.try_recv()
-        {
-            gets.push(get);
-        }
-        let (backend, state, gets) = (Arc::clone(&backend), Arc::clone(&state), std::mem::take(&mut gets));
-        tokio::spawn(async move {
-            read(reads, &*backend, &state, gets).await;
-            drop(call);
-        });
-    }
-}
-
 /// Reads rows, and answers their requesters.
 async fn read<B: Backend>(reads: Reads, backend: &B, state: &DatabaseState, gets: Vec<Get>) {
     let mut asked: HashMap<RecordId, Vec<ReadReply>> = HashMap::new();
-    for Get { id, reply } in gets {
+    for (id, reply) in gets {
         // A closed reply belongs to a caller that has gone: see rule 3.
         if !reply.is_closed() {
             asked.entry(id).or_default().push(reply);
@@ -120,6 +106,8 @@ async fn read<B: Backend>(reads: Reads, backend: &B, state: &DatabaseState, gets
         return;
     }
     let wanted = &ids;
+    // Such a write expects a token that no row has. The duration has no effect.
+    let never_done = |id: &RecordId| Write::without_record(*id, Expect::Token(random_token()), GRACE);
     let get = |clocks| async move {
         let answer = match reads {
             Reads::Whole => backend.get(clocks, wanted).await?,
@@ -142,7 +130,7 @@ async fn read<B: Backend>(reads: Reads, backend: &B, state: &DatabaseState, gets
         // The row of one of them is locked.
         Err(BackendError::Busy(_)) if ids.len() > 1 => {
             for (id, replies) in asked {
-                let gets = replies.into_iter().map(|reply| Get { id, reply }).collect();
+                let gets = replies.into_iter().map(|reply| (id, reply)).collect();
                 Box::pin(read(reads, backend, state, gets)).await;
             }
         }
@@ -153,9 +141,4 @@ async fn read<B: Backend>(reads: Reads, backend: &B, state: &DatabaseState, gets
             }
         }
     }
-}
-
-/// Returns a write that is never done, because it expects a token that no row has. The duration has no effect.
-fn never_done(id: &RecordId) -> Write {
-    Write::released(*id, Expect::Token(random_token()), GRACE)
 }

@@ -40,12 +40,13 @@ pub(crate) struct DatabaseState {
     /// `protocol/restore.rs` waits for it.
     pub(crate) replaced: Notify,
     /// The store's slots. Their telemetry counts skewed answers and limits the log lines about them.
-    pub(super) slots: Arc<Slots>,
-    timeout: Duration,
+    pub(crate) slots: Arc<Slots>,
+    /// The time that a call with few bytes may take before its answer counts as lost.
+    pub(crate) timeout: Duration,
     /// The series of failed calls. No code holds this lock together with that of `servers`.
     breaker: Mutex<Breaker>,
-    // At most one line a minute says that the database is away: if few calls succeed, that changes with each that
-    // does.
+    /// At most one line a minute says that the database is away: if few calls succeed, that changes with each that
+    /// does.
     lines: LogThrottle,
 }
 
@@ -89,32 +90,12 @@ impl DatabaseState {
         }
     }
 
-    pub(crate) fn slots(&self) -> &Arc<Slots> {
-        &self.slots
-    }
-
-    /// Returns how long a call with few bytes may take before its answer counts as lost.
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// Calls the database, with few bytes there and back: see [`call_with`](Self::call_with).
-    pub(crate) fn call<T, F>(
-        &self,
-        ask: impl FnOnce() -> F + Send,
-    ) -> impl Future<Output = Result<T, BackendError>> + Send
-    where
-        F: Future<Output = Result<T, BackendError>> + Send,
-    {
-        self.call_with(0, ask)
-    }
-
     /// Calls the database, with this many bytes there or back, for which a slow link needs time. If the answer does not
     /// come in time, or the backend panics, the answer counts as lost.
     ///
     /// Renewals have few bytes. So only the time for few bytes has to be short in comparison with the lease.
     // This is not an async function, because that would keep the backend's future twice.
-    pub(crate) fn call_with<T, F>(
+    pub(crate) fn call<T, F>(
         &self,
         bytes: usize,
         ask: impl FnOnce() -> F + Send,
@@ -142,7 +123,7 @@ impl DatabaseState {
         F: Future<Output = Result<Answer<R>, BackendError>> + Send,
     {
         let (clocks, sent) = (self.clocks.now(), Instant::now());
-        let answer = self.call_with(bytes, || call(clocks)).await;
+        let answer = self.call(bytes, || call(clocks)).await;
         let Answer { now, server, rows } = answer.inspect_err(|error| self.failed(error))?;
         // `false`: a read does not show that anything is durable.
         self.answered(server, now, sent, false, None);

@@ -7,11 +7,10 @@
 //!    caller overwrites the row, so that the copy can't take effect.
 //! 4. Writes that come while all calls are under way share the next call. A call has at most one write of an id.
 //! 5. A write whose row is locked is sent again, with the same token: an earlier copy of the write may hold the lock.
-//! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) decides
+//! 6. A call may take longer if it has more bytes: see [`DatabaseState::call`]. [`queue`](super::queue) decides
 //!    which writes are sent next, and how many at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
@@ -23,7 +22,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use tower_idempotency::internals::pauses;
 
-use super::queue::{PendingWrite, PendingWrites, Waiting};
+use super::queue::{PendingWrite, PendingWrites};
 pub(crate) use super::queue::{WriteError, WriteResult};
 use super::state::DatabaseState;
 use crate::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
@@ -32,8 +31,8 @@ use crate::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
 #[derive(Debug)]
 pub(crate) struct WriteQueue<B> {
     sender: Arc<WriteSender<B>>,
-    /// The number of writes without an answer.
-    waiting: Arc<AtomicUsize>,
+    /// Each write without an answer has a clone of it, so that its count says how many there are.
+    waiting: Arc<()>,
 }
 
 /// The number of writes without an answer from which on `SharedStore` refuses claims. Other writes are still taken.
@@ -54,7 +53,7 @@ impl<B: Backend> WriteQueue<B> {
 
     /// Returns the number of writes that wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        Arc::strong_count(&self.waiting) - 1
     }
 
     /// Sends a write. It is on its way when this returns; the future waits for its result.
@@ -80,7 +79,7 @@ impl<B: Backend> WriteQueue<B> {
     ) -> impl Future<Output = Result<WriteResult, WriteError>> + Send + use<B> {
         let (reply, result) = oneshot::channel();
         let pauses = pauses(Duration::from_millis(20), Duration::from_secs(1)).build();
-        let waiting = Waiting::new(&self.waiting);
+        let waiting = Arc::clone(&self.waiting);
         let put = PendingWrite { write, deadline, reply, may_be_done, sent: None, busy: 0, pauses, _waiting: waiting };
         self.sender.enqueue(put);
         async move { result.await.unwrap_or(Err(WriteError::Gone)) }
@@ -233,7 +232,7 @@ impl<B: Backend> WriteSender<B> {
         sent: Instant,
     ) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         let bytes: usize = writes.iter().map(|write| write.state.len()).sum();
-        let answer = match self.state.call_with(bytes, || self.backend.put(clocks, writes)).await {
+        let answer = match self.state.call(bytes, || self.backend.put(clocks, writes)).await {
             Ok(answer) if answer.rows.len() != writes.len() => {
                 Err(BackendError::Uncertain("it does not have a row for each write".into()))
             }

@@ -1,8 +1,6 @@
 //! Writes the records of another store as they are, for a tool that moves them.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
@@ -12,8 +10,8 @@ use tower_idempotency::store::StoreError;
 
 use super::Protocol;
 use super::rows;
-use super::write::outlives;
-use crate::backend::{Backend, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Write};
+use super::write::{between, outlives};
+use crate::backend::{Backend, Clocks, Expect, GRACE, Kind, NewFence, Row, Write};
 use crate::database::errors::{away, not_written};
 
 /// The row that keeps the fences of a namespace growing, if a clock does not: a session that no process has. Each
@@ -28,7 +26,7 @@ impl<B: Backend> Protocol<B> {
         for (id, record) in &records {
             rows.extend(row(*id, record, clocks)?);
         }
-        let written = self.database.adopt(&rows).await.map_err(|error| away(Arc::new(error)))?;
+        let written = self.database.adopt(&rows).await.map_err(away)?;
         let written: HashSet<RecordId> = written.into_iter().collect();
         let mut applied = Vec::with_capacity(records.len());
         for (id, record) in records {
@@ -50,20 +48,10 @@ impl<B: Backend> Protocol<B> {
             if until < clocks.earliest || row.as_ref().is_some_and(|row| row.fence >= above) {
                 return Ok(());
             }
-            let write = Write {
-                id: FLOOR,
-                expect: row.as_ref().map_or(Expect::Absent, |row| Expect::Token(row.token)),
-                token: crate::random_token(),
-                fence: NewFence::Exactly(above),
-                kind: Kind::Session,
-                session: None,
-                until: None,
-                began: Stamp::Keep,
-                since: Stamp::Now,
-                expires: NewExpiry::In(until_is_over(above, clocks)),
-                // A session whose bytes can't be read is never over.
-                state: bytes::Bytes::new(),
-            };
+            let expect = row.as_ref().map_or(Expect::Absent, |row| Expect::Token(row.token));
+            let bare = Write::without_record(FLOOR, expect, between(clocks.earliest, until) + GRACE);
+            // A session whose bytes can't be read is never over.
+            let write = Write { fence: NewFence::Exactly(above), kind: Kind::Session, ..bare };
             let token = write.token;
             let put = self.database.writes.put(write, None).await.map_err(not_written)?;
             if put.row.is_some_and(|row| row.token == token) {
@@ -94,10 +82,4 @@ fn row(id: RecordId, record: &Record, clocks: Clocks) -> Result<Option<Row>, Sto
         expires: expires.max(least),
         state,
     }))
-}
-
-/// Returns the time after which every clock gives greater fences than this one.
-fn until_is_over(fence: Fence, clocks: Clocks) -> Duration {
-    let left = (fence.0 / 1_000).saturating_sub(clocks.earliest.as_millis());
-    Duration::from_millis(left) + crate::backend::GRACE
 }

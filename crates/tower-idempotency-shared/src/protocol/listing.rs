@@ -4,8 +4,6 @@
 //! A database lists rows by their kind. So only the processes that have met a completed record with damaged bytes list
 //! it, once they have refused a retry for it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
@@ -92,7 +90,7 @@ impl<B: Backend> Protocol<B> {
     }
 
     async fn all(&self, after: Option<RecordId>, limit: usize) -> Result<Page, StoreError> {
-        let scanned = self.database.scan(after, limit).await.map_err(|error| away(Arc::new(error)))?;
+        let scanned = self.database.scan(after, limit).await.map_err(away)?;
         let Rows { earliest, rows, .. } = scanned;
         let next = rows.last().filter(|_| rows.len() == limit).map(|row| Cursor::of_id(row.id));
         let view = self.view(earliest);
@@ -125,7 +123,7 @@ impl<B: Backend> Protocol<B> {
     /// Returns the disputed outcome of the run with this fence.
     pub(crate) async fn disputed_outcome(&self, id: RecordId, fence: Fence) -> Result<Option<Bytes>, StoreError> {
         let read = self.database.rows(&[disputed(id, fence)], LARGEST).await;
-        let Rows { earliest, rows, .. } = read.map_err(|error| away(Arc::new(error)))?;
+        let Rows { earliest, rows, .. } = read.map_err(away)?;
         let row = rows.into_iter().flatten().find(|row| row.kind == Kind::Disputed);
         let held = row.and_then(|row| self.view(earliest).decoded(&row));
         Ok(match held.map(|held| held.whole(id)).transpose()?.map(|record| record.state) {
@@ -151,7 +149,7 @@ impl<B: Backend> Protocol<B> {
         limit: usize,
     ) -> Result<(Vec<Row>, Timestamp), StoreError> {
         let page = self.database.list(alive, *position, limit.min(PAGE)).await;
-        let Rows { earliest, rows, .. } = page.map_err(|error| away(Arc::new(error)))?;
+        let Rows { earliest, rows, .. } = page.map_err(away)?;
         let next = rows.last().map(|last| (last.began, last.id));
         if next.is_some() && next <= *position {
             return Err(unavailable("the database lists rows in no order, so a list would never end"));

@@ -55,13 +55,8 @@ pub(crate) struct Protocol<B> {
 }
 
 impl<B: Backend> Protocol<B> {
-    pub(crate) fn new(
-        database: Arc<Database<B>>,
-        sessions: Arc<Sessions<B>>,
-        slots: Arc<Slots>,
-        cache_bytes: u64,
-    ) -> Arc<Self> {
-        let cache = Cache::new(cache_bytes);
+    pub(crate) fn new(database: Arc<Database<B>>, sessions: Arc<Sessions<B>>, cache_bytes: u64) -> Arc<Self> {
+        let (slots, cache) = (Arc::clone(&database.state.slots), Cache::new(cache_bytes));
         let (ends, damaged, large) = (Arc::default(), Damaged::default(), LargeRows::default());
         Arc::new_cyclic(|this| Self { database, sessions, slots, cache, ends, damaged, large, this: this.clone() })
     }

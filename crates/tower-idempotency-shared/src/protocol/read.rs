@@ -17,7 +17,7 @@ impl<B: Backend> Protocol<B> {
         let asked = Instant::now();
         if !self.large.has(&id) {
             let known = self.database.reads.get(id).await;
-            if known.is_ok() || asked.elapsed() < self.database.state.timeout() {
+            if known.is_ok() || asked.elapsed() < self.database.state.timeout {
                 return known;
             }
         }

@@ -105,11 +105,7 @@ impl View<'_> {
     pub(crate) fn decoded(&self, row: &Row) -> Option<Decoded> {
         let is_meant = |state| kind(state) == row.kind || row.kind == Kind::Disputed && state.is_done();
         match codec::open::<Rest>(&row.id, &[VERSION, OF_TRANSACTION], &row.state) {
-            Ok(rest) if is_meant(&rest.state) => {
-                let Rest { fingerprint, attempt, origin, state } = rest;
-                let record = self.presented(row, fingerprint, attempt, origin, state)?;
-                Some(Decoded::Record(Box::new(record)))
-            }
+            Ok(rest) if is_meant(&rest.state) => Some(Decoded::Record(Box::new(self.presented(row, rest)?))),
             // The bytes can be read, but their state is not that of the column.
             Ok(_) => self.damaged(row, CodecError::Content),
             Err(error @ CodecError::Version(_)) => Some(Decoded::Newer(error.to_string())),
@@ -122,20 +118,14 @@ impl View<'_> {
     fn damaged(&self, row: &Row, error: CodecError) -> Option<Decoded> {
         let state = State::Interrupted { policy: ClaimPolicy::Unreadable, run: row.fence, cause: Cause::Unknown };
         // The true number of attempts is unknown, so it counts as 1.
-        let record = self.presented(row, internals::unverifiable(), 1, Origin::default(), state)?;
-        Some(Decoded::Damaged(Box::new(record), error))
+        let rest = Rest { fingerprint: internals::unverifiable(), attempt: 1, origin: Origin::default(), state };
+        Some(Decoded::Damaged(Box::new(self.presented(row, rest)?), error))
     }
 
     /// Returns the record of a row: a run whose process is gone is presented as interrupted, and an expired record as
     /// `None`.
-    fn presented(
-        &self,
-        row: &Row,
-        fingerprint: Fingerprint,
-        attempt: u32,
-        origin: Origin,
-        state: State,
-    ) -> Option<Record> {
+    fn presented(&self, row: &Row, rest: Rest) -> Option<Record> {
+        let Rest { fingerprint, attempt, origin, state } = rest;
         let Row { fence, began, since, .. } = *row;
         let is_running = matches!(state, State::Running { .. });
         let owner = self.owner(row);
@@ -190,38 +180,29 @@ impl View<'_> {
 
     /// Returns what is listed of a row that was read as `held`.
     fn held(&self, row: &Row, held: Decoded) -> Option<ListedRecord> {
-        let cut = if matches!(held, Decoded::Damaged(..)) { Cut::of(row) } else { None };
-        let Some(Cut { fingerprint, attempt, origin, outcome }) = cut else { return Some(listed(row, held)) };
-        let record = self.presented(row, fingerprint, attempt, origin, State::Completed { outcome: Bytes::new() })?;
+        let cut = if matches!(held, Decoded::Damaged(..)) { cut(row) } else { None };
+        let Some((rest, outcome)) = cut else { return Some(listed(row, held)) };
+        let record = self.presented(row, rest)?;
         let Ok(record) = record.form(|_| Ok::<_, Infallible>(outcome.clone()));
         Some(ListedRecord { session: row.session, ..ListedRecord::readable(row.id, record) })
     }
 }
 
-/// The beginning of a completed record whose bytes were cut.
-struct Cut {
-    fingerprint: Fingerprint,
-    attempt: u32,
-    origin: Origin,
-    outcome: OutcomeStart,
-}
+/// The beginning of a completed record whose bytes were cut: the fields of [`Rest`] without an outcome, and the start of
+/// that.
+type Cut = (Rest, OutcomeStart);
 
-impl Cut {
-    /// Reads the fields of [`Rest`] one by one. Returns `None` if the bytes are those of another record, or whole.
-    fn of(row: &Row) -> Option<Self> {
-        let (version, content) = row.state.split_first()?;
-        let is_meant =
-            matches!(row.kind, Kind::Completed | Kind::Disputed) && [VERSION, OF_TRANSACTION].contains(version);
-        let content = Some(content).filter(|_| is_meant)?;
-        let (fingerprint, content) = postcard::take_from_bytes(content).ok()?;
-        let (attempt, content) = postcard::take_from_bytes(content).ok()?;
-        let (origin, content) = postcard::take_from_bytes(content).ok()?;
-        // The index of the state, and the length of its outcome.
-        let (index, content): (u32, _) = postcard::take_from_bytes(content).ok()?;
-        let (length, start): (u64, &[u8]) = postcard::take_from_bytes(content).ok()?;
-        let is_cut = index == COMPLETED && length > start.len() as u64;
-        is_cut.then(|| Self { fingerprint, attempt, origin, outcome: OutcomeStart::of(length, start) })
-    }
+/// Reads the fields of [`Rest`] one by one. Returns `None` if the bytes are those of another record, or whole.
+fn cut(row: &Row) -> Option<Cut> {
+    let (version, content) = row.state.split_first()?;
+    let is_meant = matches!(row.kind, Kind::Completed | Kind::Disputed) && [VERSION, OF_TRANSACTION].contains(version);
+    let content = Some(content).filter(|_| is_meant)?;
+    // The fingerprint, the attempt and the origin; then the index of the state, and the length of its outcome.
+    let ((fingerprint, attempt, origin, index, length), start) =
+        postcard::take_from_bytes::<(_, _, _, u32, u64)>(content).ok()?;
+    let rest = Rest { fingerprint, attempt, origin, state: State::Completed { outcome: Bytes::new() } };
+    let is_cut = index == COMPLETED && length > start.len() as u64;
+    is_cut.then(|| (rest, OutcomeStart::of(length, start)))
 }
 
 /// The index of [`State::Completed`].

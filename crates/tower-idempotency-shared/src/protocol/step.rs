@@ -1,5 +1,6 @@
 //! One transition: read the row, let the protocol decide, compare and set.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -110,10 +111,15 @@ impl<B: Backend> Protocol<B> {
                 Ok(result) => result,
                 // Only a write with a deadline is ever in doubt: a claim.
                 Err(WriteError::InDoubt) => Box::pin(self.invalidate_claim(id, token, known.row.as_ref())).await?,
-                Err(WriteError::Never(error)) if is_outcome(transition) => {
+                Err(WriteError::Never(error)) => {
                     // If the database never takes the outcome, the operation is recorded as consumed. The end of a run
                     // is never refused for good.
-                    let applied = Box::pin(async { self.step(id, &consumed(transition.clone())).await }).await?;
+                    let applied = Box::pin(async {
+                        let consumed = consumed(transition);
+                        let refused = || not_written(WriteError::Never(Arc::clone(&error)));
+                        self.step(id, &consumed.ok_or_else(refused)?).await
+                    });
+                    let applied = applied.await?;
                     if applied.reply == Reply::Taken {
                         self.report_consumed(id, &error);
                     }
@@ -190,8 +196,8 @@ impl<B: Backend> Protocol<B> {
             // No claim is granted now, but the key's record is still returned.
             Transition::Claim(_) if self.clocks().are_apart() => Box::pin(self.read(id)).await,
             Transition::Claim(_) => Ok(RowSnapshot { row: None, earliest: earliest(), server: None }),
-            _ => match self.held(id) {
-                Some(row) => Ok(RowSnapshot { row: Some(row), earliest: earliest(), server: None }),
+            _ => match self.sessions.held.get(&id).map(|row| row.clone()) {
+                held @ Some(_) => Ok(RowSnapshot { row: held, earliest: earliest(), server: None }),
                 None => Box::pin(self.read(id)).await,
             },
         }
@@ -228,8 +234,8 @@ impl<B: Backend> Protocol<B> {
             && (!is_held || is_late)
         {
             Box::pin(self.give_back(id, taken_back(row.fence))).await;
-            let lost = || internals::unavailable("this process does not hold its session any more");
-            return Err(if is_held { late() } else { lost() });
+            let lost = "this process does not hold its session any more";
+            return Err(if is_held { late() } else { internals::unavailable(lost) });
         }
         Ok(applied)
     }
@@ -273,11 +279,6 @@ impl<B: Backend> Protocol<B> {
             record_id = id.short(),
             "a failover has lost a record, or it had expired, and it is written anew; until then a retry could have run"
         );
-    }
-
-    /// Returns the row of `id` if it names a session of this process.
-    fn held(&self, id: RecordId) -> Option<Row> {
-        self.sessions.held.get(&id).map(|row| row.clone())
     }
 
     /// Forgets the run of this process that has this row, or an earlier one. A later run of the key stays: while this
@@ -351,21 +352,14 @@ async fn in_time<T>(end: Option<Instant>, found: impl Future<Output = Result<T, 
     }
 }
 
-/// Returns whether the transition ends a run with an outcome.
-fn is_outcome(transition: &Transition) -> bool {
-    matches!(transition, Transition::Complete(Completion { result: RunResult::Outcome(_), .. }))
-}
-
-/// Returns the same end of a run without its outcome.
-fn consumed(transition: Transition) -> Transition {
-    match transition {
-        Transition::Complete(completion) => {
-            // The status is inside the outcome, whose bytes the store does not read. 0 means that it is unknown.
-            Transition::Complete(Completion { result: RunResult::Consumed { status: 0 }, ..completion })
-        }
-        // The caller passes only completions: see `is_outcome`.
-        other => other,
-    }
+/// Returns the same end of a run without its outcome, or `None` if the transition does not end a run with one.
+fn consumed(transition: &Transition) -> Option<Transition> {
+    let Transition::Complete(completion @ Completion { result: RunResult::Outcome(_), .. }) = transition else {
+        return None;
+    };
+    // The status is inside the outcome, whose bytes the store does not read. 0 means that it is unknown.
+    let result = RunResult::Consumed { status: 0 };
+    Some(Transition::Complete(Completion { result, ..completion.clone() }))
 }
 
 /// Returns the transition that gives back, by its fence, a claim under which nothing ran or a question that was not

@@ -119,7 +119,5 @@ impl<B: Backend> PendingTransaction<B> {
 /// Returns the token of the row that a transaction writes over the claim with this token.
 fn derived(claimed: Token) -> Token {
     let digest = blake3::derive_key("tower-idempotency 2026 record in a transaction v1", &claimed.0);
-    let mut token = [0; 16];
-    token.copy_from_slice(&digest[..16]);
-    Token(token)
+    Token(digest.as_chunks().0[0])
 }

@@ -104,7 +104,7 @@ pub(crate) fn outlives(fence: Fence, clocks: Clocks) -> Duration {
 }
 
 /// Returns the time from `from` to `until`.
-fn between(from: Timestamp, until: Timestamp) -> Duration {
+pub(super) fn between(from: Timestamp, until: Timestamp) -> Duration {
     Duration::from_millis(until.as_millis().saturating_sub(from.as_millis()))
 }
 
@@ -114,23 +114,19 @@ fn between(from: Timestamp, until: Timestamp) -> Duration {
 pub(crate) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write {
     let expect = row.map_or(Expect::Absent, |row| Expect::Token(row.token));
     let done = row.filter(|row| row.kind.is_done()).map_or(Duration::ZERO, |row| between(clocks.earliest, row.expires));
-    Write::released(id, expect, outlives(row.map_or(Fence(0), |row| row.fence), clocks).max(done))
+    Write::without_record(id, expect, outlives(row.map_or(Fence(0), |row| row.fence), clocks).max(done))
 }
 
 /// Returns the write that keeps a row's content under another token: a write that expects the old token is not done any
 /// more.
 pub(crate) fn unchanged(row: &Row, earliest: Timestamp) -> Write {
     Write {
-        id: row.id,
-        expect: Expect::Token(row.token),
-        token: crate::random_token(),
-        fence: NewFence::Keep,
         kind: row.kind,
         session: row.session,
         until: row.until.map(|until| between(earliest, until)),
-        began: Stamp::Keep,
         since: Stamp::Keep,
         expires: NewExpiry::Keep,
         state: row.state.clone(),
+        ..Write::without_record(row.id, Expect::Token(row.token), GRACE)
     }
 }

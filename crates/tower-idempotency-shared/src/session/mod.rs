@@ -17,11 +17,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals;
-use tower_idempotency::internals::{Event, Slots};
+use tower_idempotency::internals::Event;
 use tower_idempotency::observer::LeaseChange;
 use tower_idempotency::store::StoreError;
 
-use self::others::{OtherSessions, Reading};
+use self::others::OtherSessions;
 use self::own::{Renewed, Session, dead};
 use super::backend::{Backend, BackendError, Expect, Kind, Row, ServerId};
 use super::database::Database;
@@ -42,7 +42,6 @@ pub(crate) struct Sessions<B> {
     /// The number of changes of the server after which watching has started over.
     started_over: Mutex<u64>,
     database: Arc<Database<B>>,
-    slots: Arc<Slots>,
     /// Held while the session is renewed. The value is `true` once the session has ended.
     renewing: tokio::sync::Mutex<bool>,
     /// Held while a barrier is written. It is locked before `renewing`.
@@ -50,14 +49,13 @@ pub(crate) struct Sessions<B> {
 }
 
 impl<B: Backend> Sessions<B> {
-    pub(crate) fn new(own: Session, database: Arc<Database<B>>, slots: Arc<Slots>) -> Self {
+    pub(crate) fn new(own: Session, database: Arc<Database<B>>) -> Self {
         Self {
-            others: OtherSessions::new(own.lease()),
+            others: OtherSessions::new(own.lease),
             own,
             held: DashMap::default(),
             started_over: Mutex::default(),
             database,
-            slots,
             renewing: tokio::sync::Mutex::new(false),
             barriers: tokio::sync::Mutex::default(),
         }
@@ -80,8 +78,8 @@ impl<B: Backend> Sessions<B> {
         if *has_ended {
             return Err(internals::unavailable("the store was closed"));
         }
+        let (own, slots) = (&self.own, &self.database.state.slots);
         loop {
-            let own = &self.own;
             if !own.holds_half() {
                 // The database was away, for other processes too.
                 self.others().start_over();
@@ -91,21 +89,21 @@ impl<B: Backend> Sessions<B> {
                 self.database.urgent.put(renewal.clone(), None).await.map_err(not_written)?;
             match own.renewed(&renewal, row.as_ref(), sent) {
                 Renewed::Yes => {
-                    let lease = own.lease();
-                    if self.slots.lease.session() != Some(renewal.id) {
+                    let lease = own.lease;
+                    if slots.lease.session() != Some(renewal.id) {
                         let session = renewal.id.short();
                         tracing::info!(target: "tower_idempotency", session, "other processes know this one by its session");
                     }
                     // The slots learn of it: a run that others may take over stops a sixth of the lease before the
                     // lease ends.
-                    self.slots.lease.hold(renewal.id, sent + lease, lease / 6);
-                    self.slots.telemetry.happened(Event::Lease(LeaseChange::Renewed));
+                    slots.lease.hold(renewal.id, sent + lease, lease / 6);
+                    slots.telemetry.happened(Event::Lease(LeaseChange::Renewed));
                     return Ok(sent);
                 }
-                Renewed::Again => sleep(self.database.state.timeout() / 100).await,
+                Renewed::Again => sleep(self.database.state.timeout / 100).await,
                 // Then the loop begins the session that replaces it.
                 Renewed::Dead => {
-                    self.slots.telemetry.happened(Event::Lease(LeaseChange::Lost));
+                    slots.telemetry.happened(Event::Lease(LeaseChange::Lost));
                     tracing::error!(
                         target: "tower_idempotency",
                         "another process took this one for dead, as its lease was not renewed in time, or the database \
@@ -138,7 +136,7 @@ impl<B: Backend> Sessions<B> {
                 let _ = self.database.urgent.put(end, None).await;
             }
         };
-        let _ = timeout(self.database.state.timeout() * 2, end).await;
+        let _ = timeout(self.database.state.timeout * 2, end).await;
     }
 
     /// Makes sure that all rows that `server` has shown are durable. A row that was read is durable if the same server
@@ -170,13 +168,13 @@ impl<B: Backend> Sessions<B> {
         // A session that has ended or was deleted is not listed any more, so it is read by its id.
         let unlisted = others.unlisted(&rows);
         let own = self.own.own();
-        let rows = rows.into_iter().filter(|row| !own.contains(&row.id)).map(|row| (row.id, Some(row))).collect();
-        others.note(Reading { server, sent, rows });
+        let rows = rows.into_iter().filter(|row| !own.contains(&row.id)).map(|row| (row.id, Some(row)));
+        others.note(server, sent, rows);
         if unlisted.is_empty() {
             return Ok(());
         }
         let Rows { server, sent, rows, .. } = self.database.rows(&unlisted, 0).await?;
-        self.others().note(Reading { server, sent, rows: unlisted.into_iter().zip(rows).collect() });
+        self.others().note(server, sent, unlisted.into_iter().zip(rows));
         Ok(())
     }
 
@@ -207,7 +205,7 @@ impl<B: Backend> Sessions<B> {
         if matches!((&row, expect), (Some(row), Expect::Token(token)) if row.token == token) {
             return Err(internals::unavailable("something else has the row of a session locked"));
         }
-        self.others().note(Reading { server, sent, rows: vec![(session, row)] });
+        self.others().note(server, sent, [(session, row)]);
         Ok(false)
     }
 }

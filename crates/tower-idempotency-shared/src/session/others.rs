@@ -74,15 +74,6 @@ enum Sight {
     Ended,
 }
 
-/// The result of a read of some sessions, and its time.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    pub(crate) server: ServerId,
-    pub(crate) sent: Instant,
-    /// The sessions that were asked about, each with its row.
-    pub(crate) rows: Vec<(RecordId, Option<Row>)>,
-}
-
 impl Sight {
     /// Returns the lease by which the session is judged, or `None` if it is unknown.
     fn lease(self) -> Option<Duration> {
@@ -116,12 +107,9 @@ impl OtherSessions {
 
     /// Returns whether the session has said that its run with this bound is over.
     pub(crate) fn has_ended(&self, session: RecordId, bound: Timestamp) -> bool {
-        let said = match self.state.lock().others.get(&session).map(|other| other.sight) {
-            Some(Sight::Row { said, .. }) => said,
-            // A session that is unread, absent or ended says nothing now.
-            _ => None,
-        };
-        said.is_some_and(|said| bound < said.over_before)
+        let sight = self.state.lock().others.get(&session).map(|other| other.sight);
+        // A session that is unread, absent or ended says nothing now.
+        matches!(sight, Some(Sight::Row { said: Some(said), .. }) if bound < said.over_before)
     }
 
     /// Returns what a write that declares the session dead has to expect of its row. Returns `None` if the session is
@@ -173,9 +161,13 @@ impl OtherSessions {
         state.others.retain(|_, other| !other.is_over || other.named.elapsed() < REMEMBERED);
     }
 
-    /// Notes the result of a read.
-    pub(crate) fn note(&self, reading: Reading) {
-        let Reading { server, sent, rows } = reading;
+    /// Notes the answer to a read that was sent at `sent`: the sessions that were asked about, each with its row.
+    pub(crate) fn note(
+        &self,
+        server: ServerId,
+        sent: Instant,
+        rows: impl IntoIterator<Item = (RecordId, Option<Row>)>,
+    ) {
         let (mut state, received, mut died) = (self.state.lock(), Instant::now(), Vec::new());
         for (id, row) in rows {
             let sight = match &row {

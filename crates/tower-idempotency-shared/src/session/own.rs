@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 
-use crate::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
+use crate::backend::{Expect, GRACE, Kind, Row, Stamp, Token, Write};
 
 /// The longest time between two renewals.
 const MAX_PERIOD: Duration = Duration::from_secs(10);
@@ -46,13 +46,15 @@ pub(crate) struct Said {
 /// This process's session, and how long the lease of it is held. The row itself is written by `Sessions`.
 #[derive(Debug)]
 pub(crate) struct Session {
-    lease: Duration,
+    /// The time that the session lives without a renewal.
+    pub(crate) lease: Duration,
+    /// What the renewals change.
     state: Mutex<SessionState>,
 }
 
 #[derive(Debug)]
 struct SessionState {
-    /// The id of the row under which runs are claimed now.
+    /// The id of the row under which runs are claimed now: a random one, which no other process has.
     current: RecordId,
     /// The token of that row, as far as it is known. `None` before its first write was answered.
     token: Option<Token>,
@@ -76,15 +78,9 @@ pub(crate) enum Renewed {
 
 impl Session {
     pub(crate) fn new(lease: Duration) -> Self {
-        let now = Instant::now();
-        let (current, own) = (crate::random_id(), Arc::default());
-        let state = SessionState { current, token: None, until: now, own };
+        let (current, own) = (RecordId::from_bytes(crate::random()), Arc::default());
+        let state = SessionState { current, token: None, until: Instant::now(), own };
         Self { lease, state: Mutex::new(state) }
-    }
-
-    /// Returns how long a session lives without a renewal.
-    pub(crate) fn lease(&self) -> Duration {
-        self.lease
     }
 
     /// Returns the time between two renewals. Processes that do not know this session's lease wait longer than this, so
@@ -118,17 +114,11 @@ impl Session {
             Arc::make_mut(&mut state.own).insert(current);
         }
         Write {
-            id: current,
-            expect: state.token.map_or(Expect::Absent, Expect::Token),
-            token: crate::random_token(),
-            fence: NewFence::Keep,
             kind: Kind::Session,
-            session: None,
             until: Some(self.lease),
-            began: Stamp::Keep,
             since: Stamp::Keep,
-            expires: NewExpiry::In(SESSION_KEPT),
             state: Said { lease: self.lease, over_before }.bytes(),
+            ..Write::without_record(current, state.token.map_or(Expect::Absent, Expect::Token), SESSION_KEPT)
         }
     }
 
@@ -146,7 +136,7 @@ impl Session {
             return Renewed::Again;
         }
         // The row was marked as dead, or is gone. The old session stays in `own`, so its runs may still end.
-        state.current = crate::random_id();
+        state.current = RecordId::from_bytes(crate::random());
         state.token = None;
         state.until = Instant::now();
         Renewed::Dead
@@ -168,9 +158,9 @@ impl Said {
     /// Returns the content of the row of a session, or `None` if its bytes can't be read.
     pub(crate) fn by(row: &Row) -> Option<Self> {
         let (version, numbers) = row.state.split_first()?;
-        let [lease, over_before] =
-            [numbers.get(..8)?, numbers.get(8..)?].map(|bytes| bytes.try_into().map(u64::from_le_bytes));
-        let (lease, over_before) = (Duration::from_millis(lease.ok()?), Timestamp::from_millis(over_before.ok()?));
+        let ([lease, over_before], []) = numbers.as_chunks() else { return None };
+        let [lease, over_before] = [lease, over_before].map(|number| u64::from_le_bytes(*number));
+        let (lease, over_before) = (Duration::from_millis(lease), Timestamp::from_millis(over_before));
         (*version == VERSION).then_some(Self { lease, over_before })
     }
 }
@@ -178,5 +168,5 @@ impl Said {
 /// Returns the write that marks the session `id` as dead, if its row is as expected.
 pub(crate) fn dead(id: RecordId, expect: Expect) -> Write {
     // The bound lets people distinguish it from a released operation.
-    Write { until: Some(Duration::ZERO), ..Write::released(id, expect, DEAD_SESSION_KEPT.max(GRACE)) }
+    Write { until: Some(Duration::ZERO), ..Write::without_record(id, expect, DEAD_SESSION_KEPT.max(GRACE)) }
 }

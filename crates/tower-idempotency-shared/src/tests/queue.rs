@@ -6,13 +6,12 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 
 use super::script::write;
-use crate::database::queue::{PendingWrite, PendingWrites, SLOW_CALL, Waiting};
+use crate::database::queue::{PendingWrite, PendingWrites, SLOW_CALL};
 
 const KIB: usize = 1024;
 
 fn put(number: u8, bytes: usize) -> PendingWrite {
     let (reply, pauses) = (oneshot::channel().0, ExponentialBuilder::default().build());
-    let waiting = Waiting::new(&Arc::default());
     PendingWrite {
         write: write(number, bytes),
         deadline: None,
@@ -21,7 +20,7 @@ fn put(number: u8, bytes: usize) -> PendingWrite {
         sent: None,
         busy: 0,
         pauses,
-        _waiting: waiting,
+        _waiting: Arc::default(),
     }
 }
 

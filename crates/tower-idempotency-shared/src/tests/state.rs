@@ -76,7 +76,7 @@ async fn a_call_has_two_seconds_and_one_more_for_each_64_kib_and_a_panic_is_an_a
             tokio::time::sleep(time).await;
             Ok::<_, BackendError>(())
         };
-        state.call_with(bytes, call).await.is_ok()
+        state.call(bytes, call).await.is_ok()
     };
     let instant = Duration::from_millis(1);
     assert!(takes(0, TIMEOUT - instant).await && !takes(0, TIMEOUT + instant).await);
@@ -88,7 +88,7 @@ async fn a_call_has_two_seconds_and_one_more_for_each_64_kib_and_a_panic_is_an_a
         }
         Ok::<_, BackendError>(())
     };
-    assert!(matches!(state.call(panicking).await, Err(BackendError::Uncertain(_))));
+    assert!(matches!(state.call(0, panicking).await, Err(BackendError::Uncertain(_))));
 }
 
 // Seeded faults: another server is behind the barrier of the one before; an answer that wrote nothing is a barrier; the

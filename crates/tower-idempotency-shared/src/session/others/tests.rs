@@ -25,7 +25,7 @@ fn row(token: u8) -> Row {
 
 fn read_by(watch: &OtherSessions, server: ServerId, row: Option<Row>) {
     watch.read(Instant::now());
-    watch.note(Reading { server, sent: Instant::now(), rows: vec![(*OTHER, row)] });
+    watch.note(server, Instant::now(), [(*OTHER, row)]);
 }
 
 fn read(watch: &OtherSessions, token: u8) {
@@ -91,7 +91,7 @@ async fn a_read_that_was_sent_before_the_wait_was_over_proves_nothing() {
     sleep(WAIT - Duration::from_millis(1)).await;
     let sent = Instant::now();
     sleep(LEASE / 3).await;
-    watch.note(Reading { server: SERVER, sent, rows: vec![(*OTHER, Some(row(1)))] });
+    watch.note(SERVER, sent, [(*OTHER, Some(row(1)))]);
     assert!(!watch.is_over(*OTHER));
 }
 
@@ -255,7 +255,7 @@ async fn a_session_that_is_over_is_remembered_for_an_hour_after_a_row_last_named
         }
         absent.read(Instant::now());
         let rows: Vec<_> = absent.unlisted(&[]).into_iter().map(|id| (id, None)).collect();
-        absent.note(Reading { server: SERVER, sent: Instant::now(), rows });
+        absent.note(SERVER, Instant::now(), rows);
         sleep(LEASE / 6).await;
     }
     assert!(named.state.lock().others.contains_key(&*OTHER));
