@@ -69,7 +69,7 @@ pub mod internals {
     #[cfg(feature = "_cache")]
     pub use crate::store::cache::Cache;
     pub use crate::store::contract::{Records, Sealed};
-    #[cfg(feature = "embedded")]
+    #[cfg(feature = "_embedded")]
     pub use crate::store::embedded::MAX_DEFAULT_FREE;
     pub use crate::store::listed::{ListedRecord, OutcomeStart};
     pub use crate::store::name::{is_marred, read_store_name, spoilt};

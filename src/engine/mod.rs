@@ -1,21 +1,8 @@
 //! Runs work once, over a store. This module does not depend on HTTP: a redelivered message is a retried request too.
 //!
 //! `docs/journey.md` follows one operation through the files, from `exchange.rs` to `send_end.rs`, and section 3 of
-//! `docs/design.md` has the rules. The ways in which an operation can end are listed in one place, `slots::End`.
-//!
-//! The files that the journey does not name:
-//! - `look.rs`: what an operation is, for a request that must not run.
-//! - `late.rs`: a run whose claim the store has not answered in time.
-//! - `engine.rs`: a store and the policy it is used with; how a fault of the store becomes a refusal.
-//! - `policy.rs`, `reconciler.rs`: the choices of the application, and the question to it; `warnings.rs`: those that
-//!   switch the protection off.
-//! - `context.rs`: what a handler can learn about its run and do with it. `commitment.rs`: the state of the run's
-//!   transaction.
-//! - `event.rs`: the event of one request in the log.
-//! - `resolve.rs`: settles or forgets an operation, for an operator or the application. `drain.rs`: waits before the
-//!   process ends. They serve the layer and [`Once`](crate::Once) alike.
-//! - `once.rs`: the engine without HTTP, for consumers of messages. `once_context.rs`: what an effect learns and can
-//!   do; `once_result.rs`: what comes of a message.
+//! `docs/design.md` has the rules. The journey also says what each of the other files is for. The ways in which an
+//! operation can end are listed in one place, `slots::End`, and read in one, `verdict.rs`.
 
 mod claim;
 mod commit;

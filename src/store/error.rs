@@ -66,7 +66,7 @@ impl StoreError {
     }
 
     /// Returns the same, for an error of the store's backend.
-    #[cfg(feature = "embedded")]
+    #[cfg(feature = "_embedded")]
     pub(in crate::store) fn unavailable_by(reason: &str, source: impl Into<Source>) -> Self {
         Self::Unavailable { reason: reason.to_owned(), source: Some(source.into()) }
     }

@@ -77,7 +77,7 @@ impl Memory {
                 transition.map(|outcome| outcome.slice(..outcome.len().min(1 << 20)))
             }
             (Fault::KeepsOutcomesAsText, transition, _) => {
-                transition.map(|outcome| String::from_utf8_lossy(&outcome).into_owned().into())
+                transition.map(|outcome| String::from_utf8_lossy(outcome).into_owned().into())
             }
             (Fault::CountsRetentionFromTheClaim, Transition::Complete(completion), _) => {
                 let took = before.map_or(0, |before| now.as_millis() - before.began.as_millis());
