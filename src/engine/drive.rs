@@ -50,8 +50,7 @@ struct Driven<St: Store, T> {
 /// Claims, runs and records the operation. An outcome is sent to `requester` once it is durable, except by
 /// `unsaved` and where the run goes ahead without the store.
 ///
-/// This future is allocated for each run. To keep it small, the steps are futures one after the other, which share
-/// their place, those that are rarely taken are boxed, and this is no `async fn`, which keeps its arguments twice.
+/// Section 12 of `docs/design.md` says why this is no `async fn`.
 pub(super) fn drive<St: Store, T: Send + 'static>(
     run: Box<Run<St>>,
     work: Box<dyn Work<T>>,

@@ -36,7 +36,7 @@ use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};
 use crate::store::Store;
 
-/// A covered request, as it comes in. It is boxed, because it moves from future to future.
+/// A covered request, as it comes in.
 pub(super) struct Incoming<S, St> {
     pub(super) layer: Arc<LayerState<St>>,
     /// The key in the header. There may be none if the body may have it.

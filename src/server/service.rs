@@ -178,8 +178,7 @@ mod tests {
     use super::*;
     use crate::{MemoryStore, SledStore};
 
-    /// The longest block that glibc's allocator keeps for the thread that has freed it. Others cost several times as
-    /// much, so one is enough to lose what all others gain.
+    /// The most bytes of a future. Section 12 of `docs/design.md` says why.
     const MAX_BYTES: usize = 1_032;
 
     /// Returns the sizes of the futures of an exchange and of its run.

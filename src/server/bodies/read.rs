@@ -1,7 +1,4 @@
 //! The body of a request: whether it was read whole, and why the request is refused if not.
-//!
-//! These are plain functions around [`collect`](crate::server::bodies::collect::collect): a future of their own would make that
-//! of an exchange too long.
 
 use bytes::Bytes;
 use http::{Response, Version};
