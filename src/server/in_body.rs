@@ -15,7 +15,8 @@ use crate::key::Key;
 use crate::store::Store;
 
 impl<S, St: Store> Incoming<S, St> {
-    /// Returns the key, which is in the header, in the body `data`, or in both; `None` if there is none and none is needed.
+    /// Returns the key, which is in the header, in the body `data`, or in both; `None` if there is none and none is
+    /// needed.
     pub(super) fn key_in(
         &self,
         of_header: Option<Key>,

@@ -40,8 +40,8 @@ impl Terms {
         3 * self.try_for
     }
 
-    /// The call, if it is to be sent under a lease that was asked for so long ago. Else what becomes of it: nothing more
-    /// is known of it than before.
+    /// The call, if it is to be sent under a lease that was asked for so long ago. Else what becomes of it: nothing
+    /// more is known of it than before.
     fn to_send<'e>(&self, entry: &'e Entry, tried_for: Age, late: Duration) -> Result<&'e Call, Box<Update>> {
         let unsent = |state, reason| Update {
             may_have_taken_place: Some(entry.may_have_taken_place),

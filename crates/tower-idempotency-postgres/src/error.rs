@@ -202,8 +202,9 @@ pub(super) fn leaves_the_connection_sound(error: &Error) -> bool {
     })
 }
 
-/// Returns the meaning of an error by its SQLSTATE and its severity. A statement that ends with an ERROR was rolled back,
-/// and its connection goes on; what ends the connection is uncertain, whatever its code. To send again is harmless.
+/// Returns the meaning of an error by its SQLSTATE and its severity. A statement that ends with an ERROR was rolled
+/// back, and its connection goes on; what ends the connection is uncertain, whatever its code. To send again is
+/// harmless.
 fn meaning(code: &str, severity: Option<Severity>) -> fn(Words) -> BackendError {
     // A server that panics, as its disk is full, may have written the commit just before.
     if matches!(severity, Some(Severity::Fatal | Severity::Panic)) {

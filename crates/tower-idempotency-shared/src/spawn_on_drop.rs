@@ -21,7 +21,8 @@ type OnAbandoned<T> = Box<dyn FnOnce(T) -> BoxFuture<'static, ()> + Send>;
 pub(super) struct SpawnOnDrop<T: Send + 'static> {
     /// The store's runtime, in which the future has to be polled.
     runtime: Handle,
-    /// The future while its caller polls it, and what to do with its result if the caller goes away. `None` during a poll, and once it has ended, panicked or is a task's.
+    /// The future while its caller polls it, and what to do with its result if the caller goes away. `None` during a
+    /// poll, and once it has ended, panicked or is a task's.
     polled: Option<(BoxFuture<'static, T>, OnAbandoned<T>)>,
     /// The answer of the task, if the caller is in another runtime.
     answer: Option<oneshot::Receiver<T>>,

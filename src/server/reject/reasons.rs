@@ -85,8 +85,8 @@ pub(crate) fn body_late() -> Rejection {
     Rejection { status: StatusCode::REQUEST_TIMEOUT, ..late }
 }
 
-/// Returns the rejection of a request of the operation `id` that gets no answer for this reason. `origin` is that of the
-/// operation's attempt.
+/// Returns the rejection of a request of the operation `id` that gets no answer for this reason. `origin` is that of
+/// the operation's attempt.
 pub(crate) fn of_unanswered(why: Unanswered, policy: &Policy, id: &RecordId, origin: Origin) -> Rejection {
     match why {
         Unanswered::Mismatch(found) => of_mismatch(found, id),

@@ -104,8 +104,8 @@ where
     Box::new(rows.into_iter().map(value).collect::<Vec<T>>())
 }
 
-/// Returns several writes as the parameters of `put_1` in `schema.sql`, in their order, but for the namespace before them
-/// and the clocks after them. Fails if one of the writes can't be sent. The store then sends each by itself.
+/// Returns several writes as the parameters of `put_1` in `schema.sql`, in their order, but for the namespace before
+/// them and the clocks after them. Fails if one of the writes can't be sent. The store then sends each by itself.
 pub(crate) fn columns(writes: &[Write]) -> Result<[Column<'_>; 12], BackendError> {
     let writes = writes.iter().map(Parameters::of).collect::<Result<Vec<_>, _>>()?;
     Ok([
@@ -124,8 +124,8 @@ pub(crate) fn columns(writes: &[Write]) -> Result<[Column<'_>; 12], BackendError
     ])
 }
 
-/// Returns rows of operations that no process runs as the parameters of `ADOPT` in `queries.rs`, in their order, but for
-/// the namespace before them and the earliest time after them. Fails if the database must not get one of the rows:
+/// Returns rows of operations that no process runs as the parameters of `ADOPT` in `queries.rs`, in their order, but
+/// for the namespace before them and the earliest time after them. Fails if the database must not get one of the rows:
 /// [`BackendError::Never`].
 pub(crate) fn adopted(rows: &[Row]) -> Result<[Column<'_>; 9], BackendError> {
     rows.iter().try_for_each(check_row)?;

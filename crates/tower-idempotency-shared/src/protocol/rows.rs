@@ -188,8 +188,8 @@ impl View<'_> {
     }
 }
 
-/// The beginning of a completed record whose bytes were cut: the fields of [`Rest`] without an outcome, and the start of
-/// that.
+/// The beginning of a completed record whose bytes were cut: the fields of [`Rest`] without an outcome, and the start
+/// of that.
 type Cut = (Rest, OutcomeStart);
 
 /// Reads the fields of [`Rest`] one by one. Returns `None` if the bytes are those of another record, or whole.
