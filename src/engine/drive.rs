@@ -174,12 +174,13 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
             // The claim was asked for this long before it would have been too late.
             let asked = Some(run.deadline - STORE_TIMEOUT);
             let Worked { end, verdict, ran } = run.work(work, context, commitment.session, asked).await;
+            let decision = commitment.close().await;
+            // From here on the run is not interrupted if this future is dropped.
+            ScopeGuard::into_inner(guard);
             // If the run had a transaction, that decides how it has ended, and the store knows it.
-            if let Some(end) = commitment.close().await {
-                ScopeGuard::into_inner(guard);
+            if let Some(end) = decision {
                 return decided(run, &commitment, end, ran, requester);
             }
-            ScopeGuard::into_inner(guard);
             let end = run.end_to_record(end);
             let sent = run.engine.telemetry().start();
             // From here on a dropped slot stays taken: the end may be readable and not durable.

@@ -2,7 +2,7 @@
 //!
 //! `docs/journey.md` follows one operation through the files, from `exchange.rs` to `send_end.rs`, and section 3 of
 //! `docs/design.md` has the rules. The journey also says what each of the other files is for. The ways in which an
-//! operation can end are listed in one place, `slots::End`, and read in one, `verdict.rs`.
+//! operation can end are listed in one place, `slots::End`, and `verdict.rs` has what a request gets for each.
 
 mod claim;
 mod commit;

@@ -58,7 +58,8 @@ impl<St: Store> Operator<St> {
         self.make(change, seen).await
     }
 
-    /// Makes a change under the fence that the operation had when it was `seen`; `None`: under any fence.
+    /// Makes a change under the fence that the operation had when it was `seen`; `None`, for a question: under any
+    /// fence.
     async fn make(&self, change: Change, seen: Option<Fence>) -> Result<Applied, ChangeError> {
         let limit = self.limit(&change.action);
         let (operator, (reply, applied)) = (self.clone(), oneshot::channel());

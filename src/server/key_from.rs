@@ -155,6 +155,7 @@ type Found = Result<Option<String>, BadKey>;
 #[derive(Clone, Copy)]
 struct At<'a> {
     tokens: &'a [String],
+    /// `true` for the body itself: a list there is a batch of requests, of which each may have a key.
     is_whole: bool,
 }
 

@@ -8,7 +8,7 @@ use super::bodies::read_on::Connection;
 use super::gate::probe;
 use super::on_replay::{Asking, recorded};
 use super::reject::reasons;
-use super::request::{Exchange, Incoming, RunAnswer, answer_of};
+use super::request::{Exchange, Incoming, RunAnswer, answer_of, as_of_sub_request};
 use crate::engine::{Facts, Looked};
 use crate::record::Operation;
 use crate::slots::Event;
@@ -26,6 +26,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         M: BodyMode<R>,
         R: SendBody,
     {
+        let is_sub_request = self.is_sub_request();
         // The service, the body and its share of the budget are free for others from here on.
         let (layer, parts, scope) = {
             let Self { request, scope, .. } = *self;
@@ -47,13 +48,14 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             None => return Ok(layer.reject::<M, R>(connection, span, facts, reasons::not_found())),
         };
         let instead = match (recorded(&verdict), &layer.options.on_replay) {
-            (Some(outcome), Some(hook)) => Asking::of(hook, &parts).about(outcome, &layer.engine).await,
+            (Some(outcome), Some(hook)) => Asking::of(hook, &parts, began).about(outcome, &layer.engine).await,
             (Some(_), None) => {
                 layer.engine.store.slots().telemetry.happened(Event::Replayed(began));
                 None
             }
             (None, _) => None,
         };
-        answer_of::<M, R, E, St>(&layer, connection, span, &id, verdict, None, instead)
+        let answer = answer_of::<M, R, E, St>(&layer, connection, span, &id, verdict, None, instead);
+        if is_sub_request { as_of_sub_request(answer) } else { answer }
     }
 }

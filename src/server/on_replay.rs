@@ -76,8 +76,8 @@ pub(super) struct Asking {
 
 impl Asking {
     /// It is boxed, because few requests are asked about.
-    pub(super) fn of(hook: &OnReplay, parts: &Parts) -> Box<Self> {
-        Box::new(Self { hook: Arc::clone(hook), parts: parts.clone(), began: Instant::now() })
+    pub(super) fn of(hook: &OnReplay, parts: &Parts, began: Instant) -> Box<Self> {
+        Box::new(Self { hook: Arc::clone(hook), parts: parts.clone(), began })
     }
 
     /// Asks what the request gets in place of the replay of this outcome. Counts what is no refusal.

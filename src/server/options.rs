@@ -36,8 +36,8 @@ type Reconcile = Arc<dyn Fn(&Arc<Recorder>) -> Reconciler<Bytes> + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Hook<F>(pub(super) F);
 
-/// All options of a layer. A field is set by the method of its name in `builder.rs`, which says what it means, unless
-/// the field's own comment names the methods.
+/// All options of a layer. A field is set by the method of its name in `layer/`, which says what it means, unless the
+/// field's own comment names the methods.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) profile: Arc<Profile>,

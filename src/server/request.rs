@@ -1,4 +1,4 @@
-//! The steps of one exchange, from top to bottom: scope, body, fingerprint, the engine's verdict, answer. If the
+//! The steps of one exchange, from top to bottom: scope, body, key, fingerprint, the engine's verdict, answer. If the
 //! request runs, the engine calls [`Exchange::run`]; [`answer_of`] makes the answer. `docs/journey.md` has the whole
 //! way.
 
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response, response};
+use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
 
@@ -77,37 +78,37 @@ impl<S, St: Store> Incoming<S, St> {
         E: Send + 'static,
     {
         let layer = Arc::clone(&self.layer);
-        let span = engine::span();
         let connection = Connection::of(&self.parts, is_probe);
-        let (exchange, operation, caller) = match self.identify::<B, M, R, E>(&layer, connection, &span, body).await {
+        let (exchange, operation, caller) = match self.identify::<B, M, R, E>(&layer, connection, body).await {
             Ok(identified) => identified,
             Err(answer) => return answer,
         };
+        // A request without a key that is passed on has no span.
+        let span = engine::span();
         let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
-        let answer = if is_probe {
-            Box::pin(exchange.look::<R, E>(connection, &span, operation)).await
-        } else {
-            let asking = layer.options.on_replay.as_ref().map(|hook| Asking::of(hook, &exchange.request.parts));
-            let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
-            let instead = match asking {
-                // It must not borrow the verdict while it is asked.
-                Some(asking) if let Some(outcome) = recorded(&verdict) => {
-                    Box::pin(asking.about(outcome, &layer.engine)).await
-                }
-                _ => None,
-            };
-            answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead)
+        if is_probe {
+            return Box::pin(exchange.look::<R, E>(connection, &span, operation)).await;
+        }
+        let ask = |hook| Asking::of(hook, &exchange.request.parts, Instant::now());
+        let asking = layer.options.on_replay.as_deref().map(ask);
+        let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
+        let instead = match asking {
+            // It must not borrow the verdict while it is asked.
+            Some(asking) if let Some(outcome) = recorded(&verdict) => {
+                Box::pin(asking.about(outcome, &layer.engine)).await
+            }
+            _ => None,
         };
+        let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead);
         if is_sub_request { as_of_sub_request(answer) } else { answer }
     }
 
-    /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected, or
+    /// Takes the first four steps: finds out what the request is. Returns the answer to a request that is rejected, or
     /// that has no key and is passed on.
     async fn identify<B, M, R, E>(
         mut self: Box<Self>,
         layer: &LayerState<St>,
         connection: Connection,
-        span: &Span,
         body: B,
     ) -> Result<Identified<S, St, B, M>, RunAnswer<M, R, E>>
     where
@@ -120,7 +121,7 @@ impl<S, St: Store> Incoming<S, St> {
         let body = pin!(body);
         let Options { sameness, header_name, max_request_body, key_from, .. } = &*layer.options;
         let reject = |id: Option<&RecordId>, rejection| {
-            layer.reject::<M, R>(connection, span, Facts { id, ..Facts::default() }, rejection)
+            layer.reject::<M, R>(connection, &engine::span(), Facts { id, ..Facts::default() }, rejection)
         };
         // This calls the application's scope function, which may reject the request. Without a key it needs no scope.
         let scope = match layer.options.scope_of(&self.parts).map_err(Box::new) {
@@ -149,7 +150,7 @@ impl<S, St: Store> Incoming<S, St> {
         let body: Passage<B> = match whole(collected, declared, *max_request_body) {
             Ok(read) => read,
             Err(unread) => {
-                let id = self.key.as_ref().and_then(|key| id_of(key).ok());
+                let id = self.key.as_ref().filter(|_| scope.is_ok()).and_then(|key| id_of(key).ok());
                 // The inner service and the budget for bodies are free for others while the rest is read on.
                 drop((self, bounds));
                 return Err(Ok(Box::pin(unread.refused(connection, |rejection| reject(id.as_ref(), rejection))).await));
@@ -164,7 +165,7 @@ impl<S, St: Store> Incoming<S, St> {
             Some(key_from) => self.key_in(of_header, key_from, data, connection.is_probe),
         };
         let key = match found {
-            // `way.rs` has looked at the others.
+            // `gate/way.rs` has looked at the others.
             Ok(Some(key)) if key_from.is_none() || connection.is_probe || !layer.is_enclosed(&self.parts, &key) => key,
             Ok(key) => {
                 // As with a run, the body belongs to the service from here on.
@@ -201,7 +202,7 @@ impl<S, St: Store> Incoming<S, St> {
 
 impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
     /// Returns whether the answer is for a handler that has sent this request to its own server.
-    fn is_sub_request(&self) -> bool {
+    pub(super) fn is_sub_request(&self) -> bool {
         self.request.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key))
     }
 
@@ -260,7 +261,7 @@ where
 }
 
 /// Returns the answer to a request that a handler has sent to its own server: its marks are not that handler's own.
-fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>, E> {
+pub(super) fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>, E> {
     let (mut parts, body) = answer?.into_parts();
     marks::remove(&mut parts.extensions);
     let effect = parts.headers.remove(Effect::HEADER);

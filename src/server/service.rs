@@ -31,7 +31,7 @@ pub struct IdempotencyService<S, St, M = KeepBody> {
 }
 
 impl<S, St, M> IdempotencyService<S, St, M> {
-    /// Puts `inner` behind the layer with this state. `layer.rs` calls it.
+    /// Puts `inner` behind the layer with this state. `layer/layer.rs` calls it.
     pub(super) fn behind(layer: Arc<LayerState<St>>, inner: S) -> Self {
         Self { inner, layer, mode: PhantomData }
     }

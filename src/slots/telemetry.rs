@@ -2,6 +2,7 @@
 //! once a minute.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -163,9 +164,29 @@ impl Telemetry {
 }
 
 /// The kinds of events that can come often, some as often as a client likes, by their names. Of each, there is at most
-/// one line a minute.
-#[derive(Debug, Default)]
+/// one line a minute:
+/// - refusals of requests, by their kind; `overloaded`;
+/// - faults of the store, by the requester's answer: `unavailable`, `full`, `corrupt`; `unanswered`: a claim has no
+///   answer in time;
+/// - ends of runs: `panicked`, `too_long`, `unknown`, `not_rerun`, `unsaved`, `fail_open`; `stopped`: the run was
+///   dropped, in time because another process may run its operation again, or with its task; `superseded`: another
+///   process took the operation over, or it was settled, before the run ended; `outdone`: an unprotected run whose
+///   operation was claimed elsewhere meanwhile;
+/// - of consumers: `unwritable`: an outcome that JSON can't have; `wrong_type`: one that was recorded for another type;
+/// - of an embedded store: `unswept`: expired records that can't be deleted; `exhausted`: reads, and merges of tables,
+///   for which no file or memory is left;
+/// - of a shared store: `lost`, `skewed`, `disputed`, `consumed`; `doubtful`: the end of a transaction is unknown;
+///   `kept_apart`: the clock that this process keeps differs from the others;
+/// - questions to the application: `reconciler_panicked`, `reconciler_late`, `observer_panicked`.
+#[derive(Default)]
 pub struct Lines(Mutex<HashMap<&'static str, Arc<LogThrottle>, RandomState>>);
+
+/// Writes no kinds, because their names would look like events in a log.
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").finish_non_exhaustive()
+    }
+}
 
 impl Lines {
     /// Returns the throttle of the events of this name.

@@ -146,7 +146,7 @@ impl<B: Backend> SharedStore<B> {
     /// [`StoreError`] if the database is away.
     #[doc(hidden)]
     pub async fn raise_fences(&self, above: Fence) -> Result<(), StoreError> {
-        self.look(async move |protocol| protocol.raise_fences(above).await).await
+        self.operate(async move |protocol| protocol.raise_fences(above).await).await
     }
 
     /// Returns the runtime of the store's tasks.
@@ -166,8 +166,8 @@ impl<B: Backend> SharedStore<B> {
         found.await.unwrap_or_else(|_| Err(internals::unavailable("the store's runtime is gone")))
     }
 
-    /// Looks something up for an operator.
-    async fn look<T: Send + 'static, F>(&self, up: impl FnOnce(Arc<Protocol<B>>) -> F) -> Result<T, StoreError>
+    /// Does something for an operator or a tool, which no request waits for.
+    async fn operate<T: Send + 'static, F>(&self, up: impl FnOnce(Arc<Protocol<B>>) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
@@ -240,7 +240,7 @@ impl<B: Backend> Records for SharedStore<B> {
     }
 
     async fn adopt(&self, records: Vec<(RecordId, Record)>) -> Result<Vec<Applied>, StoreError> {
-        self.look(async move |protocol| protocol.adopt(records).await).await
+        self.operate(async move |protocol| protocol.adopt(records).await).await
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
@@ -285,7 +285,7 @@ impl<B: Backend> Records for SharedStore<B> {
     }
 
     async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
-        self.look(async move |protocol| protocol.list(list, after, limit).await).await
+        self.operate(async move |protocol| protocol.list(list, after, limit).await).await
     }
 
     fn now(&self) -> Timestamp {
@@ -293,11 +293,11 @@ impl<B: Backend> Records for SharedStore<B> {
     }
 
     async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
-        self.look(async move |protocol| protocol.inspect(id).await).await
+        self.operate(async move |protocol| protocol.inspect(id).await).await
     }
 
     async fn disputed_outcome(&self, id: RecordId, fence: Fence) -> Result<Option<Bytes>, StoreError> {
-        self.look(async move |protocol| protocol.disputed_outcome(id, fence).await).await
+        self.operate(async move |protocol| protocol.disputed_outcome(id, fence).await).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {

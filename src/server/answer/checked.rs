@@ -8,7 +8,7 @@ use http::request::Parts;
 use crate::server::answer::marks::Invalid;
 
 /// An extractor that marks a 400, 413, 415 or 422 of the extractor within as [`Invalid`]. The layer's
-/// [`Profile`](super::Profile) decides whether the key is free then.
+/// [`Profile`](crate::server::Profile) decides whether the key is free then.
 ///
 /// An extractor runs before the handler, so its rejection means that nothing has happened. The layer can't see where an
 /// answer comes from: without this, the 400 or 422 of a `Json` is recorded like one of the handler's. Put it around

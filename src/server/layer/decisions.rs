@@ -25,7 +25,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the function that says to whom a key belongs: the account, tenant or principal, as some layer outside has
     /// established it. The function returns a [`Scope`](crate::Scope), an `Option` of one, or a `Result` of either. If
     /// it returns a rejection, the request is answered with that. Default: no scope. Without one, the request's
-    /// credentials ([`CREDENTIAL_HEADERS`](super::CREDENTIAL_HEADERS)) must be the same in a retry.
+    /// credentials ([`CREDENTIAL_HEADERS`](crate::server::CREDENTIAL_HEADERS)) must be the same in a retry.
     /// [`guide::security`](mod@crate::guide::security#scope) says when to set it.
     /// ```
     /// use http::StatusCode;

@@ -65,7 +65,7 @@ impl<St, M> IdempotencyLayer<St, M> {
 
 /// # Which requests are the same
 impl<St, M> IdempotencyLayer<St, M> {
-    /// Sets headers that say who asks, besides [`CREDENTIAL_HEADERS`](super::CREDENTIAL_HEADERS). Where no
+    /// Sets headers that say who asks, besides [`CREDENTIAL_HEADERS`](crate::server::CREDENTIAL_HEADERS). Where no
     /// [`scope`](Self::scope) says whose a key is, a request with another value is another client's (422
     /// `credentials-changed`), and so is one that is compared with a record made with other names. Default: none.
     pub fn credential_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
@@ -75,7 +75,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// Sets which cookies say who asks, by their exact names: those that hold sessions. **The others do not count, so a
     /// name that is missing lets one client read another's answer.** A request that is compared with a record that was
     /// made with other names counts as another client's. It has no effect on requests with a [`scope`](Self::scope).
-    /// Default: all cookies but [`IGNORED_COOKIES`](super::IGNORED_COOKIES).
+    /// Default: all cookies but [`IGNORED_COOKIES`](crate::server::IGNORED_COOKIES).
     pub fn credential_cookies(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.with(|options| options.sameness.credentials.of_cookies(names))
     }
@@ -281,7 +281,7 @@ impl<St, M> IdempotencyLayer<St, M> {
 impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the body mode to `AnyBody`, which carries every body. Use it where the request's body or the answer's is
     /// not axum's: in a plain Tower stack, on a hyper server, around tonic's routes. A body `B` comes out as
-    /// [`ReplayBody<B>`](super::ReplayBody), so the inner service takes a `Request<ReplayBody<B>>` and the layer's
+    /// [`ReplayBody<B>`](crate::server::ReplayBody), so the inner service takes a `Request<ReplayBody<B>>` and the layer's
     /// answer has a `ReplayBody`, too.
     ///
     /// ```

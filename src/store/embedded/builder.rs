@@ -16,7 +16,7 @@ use crate::store::OpenError;
 #[must_use]
 pub struct EmbeddedStoreBuilder<E: StorageEngine> {
     /// The engine's own settings.
-    pub(in crate::store) engine: E::Options,
+    pub(in crate::store) engine_options: E::Options,
     pub(super) outcome_cache_bytes: u64,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Clock>,
@@ -31,7 +31,7 @@ pub struct EmbeddedStoreBuilder<E: StorageEngine> {
 impl<E: StorageEngine> Default for EmbeddedStoreBuilder<E> {
     fn default() -> Self {
         Self {
-            engine: E::Options::default(),
+            engine_options: E::Options::default(),
             outcome_cache_bytes: 16 * 1024 * 1024,
             limits: Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None },
             clock: Arc::new(SystemClock::default()),

@@ -37,7 +37,7 @@ use crate::record::Fence;
 use crate::store::cache::Cache;
 use crate::store::{OpenError, StoreError};
 
-/// The version of the layout in `keys.rs` and of the codec.
+/// The version of the layout in `layout/keys.rs` and of the codec.
 const FORMAT: u8 = 1;
 /// The most runs of an earlier process that are marked as interrupted in one batch.
 const INTERRUPTED_PER_BATCH: usize = 512;
@@ -89,7 +89,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     /// Opens the store without starting any threads.
     pub(super) fn prepare(self, path: &Path) -> Result<StoreState<E>, OpenError> {
         #[cfg(unix)]
-        super::files::limit::raise(E::NAME, E::FILES);
+        super::files::open_files::raise(E::NAME, E::FILES);
         // The process may change its directory.
         let path = &*std::path::absolute(path).map_err(io_error("finding", path))?;
         if !self.create {
@@ -115,7 +115,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
                 let damage = E::examine(path, was_used)?;
                 // A damaged file is refused before an engine can change it.
                 known.check_damage(damage.as_ref())?;
-                let engine = E::open(&self.engine, path, damage.as_ref())?;
+                let engine = E::open(&self.engine_options, path, damage.as_ref())?;
                 Ok((engine, damage))
             })
         };

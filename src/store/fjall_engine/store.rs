@@ -26,7 +26,7 @@ pub type FjallStoreBuilder = EmbeddedStoreBuilder<FjallEngine>;
 impl FjallStoreBuilder {
     /// Sets the bytes of memory in which fjall keeps blocks of its tables. Default: 64 MiB.
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
-        self.engine.cache_bytes = bytes;
+        self.engine_options.cache_bytes = bytes;
         self
     }
 
@@ -34,7 +34,7 @@ impl FjallStoreBuilder {
     /// would otherwise have to write much before fjall writes tables.
     #[doc(hidden)]
     pub fn memtable_bytes(mut self, bytes: u64) -> Self {
-        self.engine.memtable_bytes = bytes;
+        self.engine_options.memtable_bytes = bytes;
         self
     }
 }

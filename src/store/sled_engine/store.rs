@@ -19,7 +19,7 @@ pub type SledStoreBuilder = EmbeddedStoreBuilder<SledEngine>;
 impl SledStoreBuilder {
     /// Sets the bytes of memory in which sled keeps pages of the database. Default: 64 MiB.
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
-        self.engine.cache_bytes = bytes;
+        self.engine_options.cache_bytes = bytes;
         self
     }
 }

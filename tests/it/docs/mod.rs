@@ -6,6 +6,7 @@ mod clients;
 mod failure_table;
 mod files;
 mod guide;
+mod lines;
 mod meanings;
 mod metrics;
 mod ops;

@@ -1,4 +1,7 @@
-//! The commands that are for a store, but `doctor`.
+//! The commands that are for a store, but `doctor`: one file each, and what they share.
+//!
+//! - `look_up.rs`: finds the operation that an argument names.
+//! - `change.rs`: makes a change, and says what became of it. `settle_all.rs`, `settle_file.rs`: many of them.
 
 mod change;
 mod copy;

@@ -72,6 +72,6 @@ fn answer(settle: &Settle, file: &Path, body: Bytes) -> Result<Answer, Failure> 
     }
     let status = (!settle.consumer).then_some(settle.status);
     // What is UTF-16 is no JSON, and that is the better reason.
-    written::answer(status, headers, body.clone())
-        .map_err(|error| Failure::Usage(unmarked(&body).err().map_or(error, str::to_owned)))
+    let marked = unmarked(&body).err().filter(|_| is_json || settle.consumer);
+    written::answer(status, headers, body).map_err(|error| Failure::Usage(marked.map_or(error, str::to_owned)))
 }

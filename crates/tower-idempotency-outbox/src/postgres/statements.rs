@@ -77,7 +77,6 @@ impl Statements {
             "state IN ('waiting', 'sending') AND due <= greatest({MIDDLE}, statement_timestamp())
                 AND CASE state WHEN 'sending' THEN {is_over} ELSE tries = 0 OR due <= {MIDDLE} END"
         );
-        // A fence is drawn at random, because a position and what counts from it come back with a restored database.
         // If two clocks agreed when the process began (`$10`), it has one time, which none of them decides alone. Else
         // each is compared with itself. A first try was not before the time that relays had seen by then.
         let of_each = |clock: &str| format!("(CASE WHEN $10 THEN {MIDDLE} ELSE {clock} END)");
@@ -90,7 +89,8 @@ impl Statements {
         // call of each, from `$9` on. A call that was stored before and is committed later is not among them: its
         // transaction has overlapped that of the later one. `fitting` has the small ones first, so that large ones hold
         // none of them up, and the one that is due first, so that each has its turn. `places` goes from one
-        // destination to the next.
+        // destination to the next. A fence is drawn at random, because a position and what counts from it come back with a
+        // restored database.
         let lease = format!(
             "WITH RECURSIVE busy AS MATERIALIZED (
                 SELECT * FROM unnest($6, $7) AS busy (destination, taken)
