@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::{Answer, Entry, State};
 
-/// The longest that a call waits for its next try. A time that is more than twice as far ahead comes from a clock that was
-/// wrong, and counts as over.
+/// The longest that a call waits for its next try. A time that is more than twice as far ahead comes from a clock that
+/// was wrong, and counts as over.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many characters of a reason are kept.
 const MAX_REASON: usize = 500;

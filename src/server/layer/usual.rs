@@ -281,8 +281,8 @@ impl<St, M> IdempotencyLayer<St, M> {
 impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the body mode to `AnyBody`, which carries every body. Use it where the request's body or the answer's is
     /// not axum's: in a plain Tower stack, on a hyper server, around tonic's routes. A body `B` comes out as
-    /// [`ReplayBody<B>`](crate::server::ReplayBody), so the inner service takes a `Request<ReplayBody<B>>` and the layer's
-    /// answer has a `ReplayBody`, too.
+    /// [`ReplayBody<B>`](crate::server::ReplayBody), so the inner service takes a `Request<ReplayBody<B>>` and the
+    /// layer's answer has a `ReplayBody`, too.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {

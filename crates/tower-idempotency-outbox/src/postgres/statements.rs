@@ -89,8 +89,8 @@ impl Statements {
         // call of each, from `$9` on. A call that was stored before and is committed later is not among them: its
         // transaction has overlapped that of the later one. `fitting` has the small ones first, so that large ones hold
         // none of them up, and the one that is due first, so that each has its turn. `places` goes from one
-        // destination to the next. A fence is drawn at random, because a position and what counts from it come back with a
-        // restored database.
+        // destination to the next. A fence is drawn at random, because a position and what counts from it come back
+        // with a restored database.
         let lease = format!(
             "WITH RECURSIVE busy AS MATERIALIZED (
                 SELECT * FROM unnest($6, $7) AS busy (destination, taken)
