@@ -1,31 +1,29 @@
 //! The answer to a probe: once the request is known, the layer looks at its operation.
 
+use std::convert::Infallible;
+
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::bodies::body::{BodyMode, SendBody};
+use super::bodies::body::{SendBody, WholeAnswer};
 use super::bodies::read_on::Connection;
 use super::gate::probe;
 use super::on_replay::{Asking, recorded};
 use super::reject::reasons;
-use super::request::{Exchange, Incoming, RunAnswer, answer_of};
+use super::request::{Exchange, Incoming, answer_of};
 use crate::engine::{Facts, Looked};
 use crate::record::Operation;
 use crate::slots::Event;
 use crate::store::Store;
 
-impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
+impl<S, St: Store, M, B: SendBody> Exchange<S, St, M, B> {
     /// Answers a probe with what a retry would get, and calls no service.
-    pub(super) async fn look<R, E>(
+    pub(super) async fn look(
         self: Box<Self>,
         connection: Connection,
         span: &Span,
         operation: Operation,
-    ) -> RunAnswer<M, R, E>
-    where
-        M: BodyMode<R>,
-        R: SendBody,
-    {
+    ) -> WholeAnswer {
         // The service, the body and its share of the budget are free for others from here on.
         let (layer, parts, scope) = {
             let Self { request, scope, .. } = *self;
@@ -42,9 +40,9 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             Some(Looked { verdict, .. }) => {
                 let origin = verdict.attempt().map(|attempt| attempt.origin.clone()).unwrap_or_default();
                 let rejection = reasons::would_run_again(&id).of(origin);
-                return Ok(layer.reject::<M, R>(connection, span, facts, rejection));
+                return layer.reject(connection, span, facts, rejection);
             }
-            None => return Ok(layer.reject::<M, R>(connection, span, facts, reasons::not_found())),
+            None => return layer.reject(connection, span, facts, reasons::not_found()),
         };
         let instead = match (recorded(&verdict), &layer.options.on_replay) {
             (Some(outcome), Some(hook)) => Asking::of(hook, &parts).about(outcome, &layer.engine).await,
@@ -54,6 +52,8 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             }
             (None, _) => None,
         };
-        answer_of::<M, R, E, St>(&layer, connection, span, &id, verdict, None, instead)
+        // No run of its own has produced an answer.
+        let Ok(answer) = answer_of::<Infallible, St>(&layer, connection, span, &id, verdict, None, instead);
+        answer
     }
 }
