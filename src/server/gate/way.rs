@@ -74,11 +74,9 @@ impl<St: Store> LayerState<St> {
             return Way::Pass;
         }
         let name = &self.options.header_name;
-        let key = match header::read_key(&parts.headers, name, self.options.strict_keys) {
-            Ok(Some(key)) => self.options.profile.key_form.of(key).map(Some).ok_or_else(|| NotUuidV7(name.clone())),
-            other => other,
-        };
-        match key {
+        let in_form = |key| self.options.profile.key_form.of(key).ok_or_else(|| NotUuidV7(name.clone()));
+        let key = header::read_key(&parts.headers, name, self.options.strict_keys);
+        match key.and_then(|key| key.map(in_form).transpose()) {
             Ok(key) if self.options.key_from.is_some() => Way::Exchange(key),
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
             Ok(key @ Some(_)) => Way::Exchange(key),
