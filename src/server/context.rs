@@ -26,6 +26,7 @@ use crate::slots::Slots;
 /// that it is let through while the process shuts down. The marks of its answer say nothing of the handler's own
 /// effect. If the layer is on a nested router, leave axum's `OriginalUri` out of the copy: it says where the handler's
 /// request was sent, and with it the layer cannot know which of two parameters of the nested path was meant.
+#[derive(Clone)]
 pub struct IdempotencyContext {
     /// The key of the exchange's own request. A request with another key is a sub-request.
     key: Key,
@@ -42,25 +43,16 @@ pub struct IdempotencyContext {
     pub(crate) recorder: Arc<Recorder>,
     // The exchange around this one.
     outer: Option<Arc<Self>>,
-    // `true` if this is a clone: then it is not in the extensions of the exchange's own request.
-    copied: bool,
+    copied: Copied,
 }
 
-impl Clone for IdempotencyContext {
-    /// A handler clones it with its request's extensions, and axum's extractor clones it.
+/// `true` in a clone of the context, which is not in the extensions of the exchange's own request. A handler clones it
+/// with its request's extensions, and axum's extractor clones it.
+struct Copied(bool);
+
+impl Clone for Copied {
     fn clone(&self) -> Self {
-        let Self { key, run, slots, seen, path_of_id, answers_retries, recorder, outer, copied: _ } = self;
-        Self {
-            key: key.clone(),
-            run: run.clone(),
-            slots: Arc::clone(slots),
-            seen: seen.clone(),
-            path_of_id: path_of_id.clone(),
-            answers_retries: *answers_retries,
-            recorder: Arc::clone(recorder),
-            outer: outer.clone(),
-            copied: true,
-        }
+        Self(true)
     }
 }
 
@@ -75,11 +67,10 @@ impl IdempotencyContext {
         recorder: Arc<Recorder>,
         answers_retries: bool,
     ) {
-        let context = Self { key, run, slots, seen, path_of_id, answers_retries, recorder, outer: None, copied: false };
-        let outer = parts.extensions.insert(context);
-        if let (Some(outer), Some(context)) = (outer, parts.extensions.get_mut::<Self>()) {
-            context.outer = Some(Arc::new(outer));
-        }
+        let outer = parts.extensions.remove().map(Arc::new);
+        let copied = Copied(false);
+        let context = Self { key, run, slots, seen, path_of_id, answers_retries, recorder, outer, copied };
+        parts.extensions.insert(context);
     }
 
     /// This exchange and those around it, the innermost first.
@@ -96,13 +87,13 @@ impl IdempotencyContext {
     /// Returns whether the request with this context is one that a handler, or what it calls, has sent: its head is a
     /// copy, or it has another key than the exchange.
     pub(crate) fn is_of_sub_request(&self, key: &Key) -> bool {
-        self.copied || self.key != *key
+        self.copied.0 || self.key != *key
     }
 
     /// Removes a copy from a request that is in no exchange. Its handler would take the copy for its own context.
     #[inline]
     pub(crate) fn remove_copy(extensions: &mut Extensions) {
-        if extensions.get::<Self>().is_some_and(|context| context.copied) {
+        if extensions.get::<Self>().is_some_and(|context| context.copied.0) {
             extensions.remove::<Self>();
         }
     }

@@ -42,9 +42,7 @@ impl<F, T, E> ResponseFuture<F, T, E> {
     ) -> Self {
         Self { kind: FutureKind::Exchange { inner, echo } }
     }
-}
 
-impl<F, T, E> ResponseFuture<F, T, E> {
     /// Returns the size of the future of an exchange, in bytes.
     pub(crate) fn size(&self) -> usize {
         match &self.kind {

@@ -6,7 +6,6 @@ use tower_service::Service;
 
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::context::IdempotencyContext;
-use super::key_from::KeyFrom;
 use super::options::Options;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
@@ -14,17 +13,17 @@ use super::request::{Incoming, RunAnswer};
 use crate::key::Key;
 use crate::store::Store;
 
-impl<S, St: Store> Incoming<S, St> {
+impl<S, St: Store, M, B> Incoming<S, St, M, B> {
     /// Returns the key, which is in the header, in the body `data`, or in both; `None` if there is none and none is
     /// needed.
     pub(super) fn key_in(
         &self,
         of_header: Option<Key>,
-        key_from: &KeyFrom,
         data: &Bytes,
         is_probe: bool,
     ) -> Result<Option<Key>, Rejection> {
-        let Options { header_name, require_key, profile, .. } = &*self.layer.options;
+        let Options { header_name, require_key, profile, key_from, .. } = &*self.layer.options;
+        let Some(key_from) = key_from else { return Ok(of_header) };
         match (of_header, key_from.find(&self.parts, data, profile.key_form)?) {
             (Some(of_header), Some(of_body)) if of_header != of_body => Err(reasons::keys_differ(header_name)),
             (None, None) if is_probe || *require_key => {
@@ -35,7 +34,7 @@ impl<S, St: Store> Incoming<S, St> {
     }
 
     /// Passes the request on with the body that was read. It has no key, or is within an exchange of its own operation.
-    pub(super) async fn pass_on<B, M, R, E>(self: Box<Self>, body: Passage<B>, has_key: bool) -> RunAnswer<M, R, E>
+    pub(super) async fn pass_on<R, E>(self: Box<Self>, body: Passage<B>, has_key: bool) -> RunAnswer<M, R, E>
     where
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E>,
         M: BodyMode<B> + BodyMode<R>,

@@ -95,7 +95,7 @@ impl KeyFrom {
             Place::Function(find) => Ok(find(parts, body)?),
             _ if body.trim_ascii().is_empty() => Ok(None),
             _ if is_encoded(parts) => Err(BadKey::Encoded),
-            Place::Member(pointer) => member(body, pointer.tokens()),
+            Place::Member(pointer) => member(body, &pointer.tokens),
             Place::Field(_) if body.contains(&b';') => Err(BadKey::Semicolon),
             Place::Field(name) if is_form(parts) => field(body, name),
             Place::Field(_) => Err(BadKey::NotAForm),
@@ -114,7 +114,7 @@ impl FromStr for KeyFrom {
         match text.split_once(':').filter(|(_, place)| *place == place.trim()) {
             Some(("json", pointer)) => Self::json_pointer(pointer),
             Some(("form", name)) if !name.is_empty() => Ok(Self::form_field(name)),
-            _ => Err(NotAPlace::new(text)),
+            _ => Err(NotAPlace(text.to_owned())),
         }
     }
 }
@@ -122,7 +122,7 @@ impl FromStr for KeyFrom {
 impl fmt::Debug for KeyFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Member(pointer) => write!(f, "json:{pointer}"),
+            Place::Member(pointer) => write!(f, "json:{}", pointer.text),
             Place::Field(name) => write!(f, "form:{name}"),
             Place::Function(_) => f.write_str("a function"),
         }
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn in_json(pointer: &str, body: &str) -> Result<Option<String>, BadKey> {
-        let found = member(body.as_bytes(), Pointer::new(pointer).unwrap().tokens())?;
+        let found = member(body.as_bytes(), &Pointer::new(pointer).unwrap().tokens)?;
         Ok(found.map(|key| key.as_str().to_owned()))
     }
 

@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
 
 use bytes::Bytes;
+use http::Response;
 use http::header::HeaderValue;
 use http::response::Parts;
-use http::{HeaderMap, Response};
 use tracing::Span;
 
 use super::answer::marks::Unsure;
 use super::answer::meaning::{Judge, is_final};
 use super::answer::snapshot;
-use super::bodies::body::{BodyMode, Passage, SendBody, Through};
+use super::bodies::body::WholeAnswer;
 use super::bodies::budget::Budget;
 use super::bodies::read_on::Connection;
 use super::effect::Effect;
@@ -22,7 +22,7 @@ use super::options::{Hook, Options};
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
 use super::{rejected, warnings};
-use crate::engine::name::{RAN, REPLAYED};
+use crate::engine::name::REPLAYED;
 use crate::engine::{End, Engine, Facts};
 use crate::key::RecordId;
 use crate::slots::{Event, Refusal};
@@ -49,9 +49,7 @@ impl<St> LayerState<St> {
         let budget = Arc::new(Budget::new(options.max_buffered));
         Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, budget, warned: Once::new() }
     }
-}
 
-impl<St> LayerState<St> {
     /// Warns of options that switch the protection off, the first time that this is called.
     pub(super) fn warn(&self) {
         self.warned.call_once(|| warnings::warn(&self.options, &self.engine.policy));
@@ -104,86 +102,53 @@ impl<St: Store> LayerState<St> {
     }
 
     /// Rejects a request that did not run: reports that, and returns the [answer](Self::answer_rejection).
-    pub(super) fn reject<M: BodyMode<B>, B: SendBody>(
+    pub(super) fn reject(
         &self,
         connection: Connection,
         span: &Span,
         facts: Facts<'_>,
         rejection: Rejection,
-    ) -> Response<Through<M, B>> {
+    ) -> WholeAnswer {
         self.engine.report(span, rejection.kind.slug(), facts);
-        self.answer_rejection::<M, B>(connection, rejection)
+        self.answer_rejection(connection, rejection)
     }
 
     /// Returns the answer to a request that is rejected, with the rejection in its extensions. Counts it.
-    pub(super) fn answer_rejection<M: BodyMode<B>, B: SendBody>(
-        &self,
-        connection: Connection,
-        rejection: Rejection,
-    ) -> Response<Through<M, B>> {
+    pub(super) fn answer_rejection(&self, connection: Connection, rejection: Rejection) -> WholeAnswer {
         let rejection = if connection.is_probe { rejection.of_probe() } else { rejection };
         let refused = Event::Refused(rejection.kind.index(), rejection.kind.slug());
         self.engine.store.slots().telemetry.happened(refused);
-        let answer = rejected::answer(&self.options, rejection, connection.is_grpc);
-        answer.map(|data| Passage::<B>::Whole { data, trailers: None }.into())
+        (rejected::answer(&self.options, rejection, connection.is_grpc), None)
     }
 
-    /// Returns the recorded answer. If it is a replay, it is marked as one; it is none for the request whose own run
-    /// has committed the outcome.
-    pub(super) fn recorded_answer<M: BodyMode<B>, B: SendBody>(
-        &self,
-        connection: Connection,
-        span: &Span,
-        id: &RecordId,
-        outcome: &Bytes,
-        replay: Option<Facts<'_>>,
-    ) -> Response<Through<M, B>> {
-        let Some((answer, trailers)) = snapshot::decode(outcome) else {
+    /// Reads a recorded answer of the operation `id`, or rejects the request if it can't be read. Counts that.
+    pub(super) fn recorded_answer(&self, outcome: &Bytes, id: &RecordId) -> Result<WholeAnswer, Box<Rejection>> {
+        snapshot::decode(outcome).ok_or_else(|| {
             // The digest of the record was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().telemetry.counters.corrupt.fetch_add(1, Ordering::Relaxed);
-            let rejection = reasons::of_refusal(Refusal::Corrupt, id);
-            return match replay {
-                Some(facts) => self.reject::<M, B>(connection, span, facts, rejection),
-                // The run has reported itself.
-                None => self.answer_rejection::<M, B>(connection, rejection),
-            };
-        };
-        match replay {
-            Some(facts) => self.replayed::<M, B>(span, answer, trailers, facts),
-            None => self.named::<M, B>(answer.into_parts(), trailers, RAN),
-        }
+            Box::new(reasons::of_refusal(Refusal::Corrupt, id))
+        })
     }
 
     /// Returns an answer as a replay: it is marked as one, and reported.
-    pub(super) fn replayed<M: BodyMode<B>, B: SendBody>(
-        &self,
-        span: &Span,
-        answer: Response<Bytes>,
-        trailers: Option<HeaderMap>,
-        facts: Facts<'_>,
-    ) -> Response<Through<M, B>> {
+    pub(super) fn replayed(&self, span: &Span, (mut answer, trailers): WholeAnswer, facts: Facts<'_>) -> WholeAnswer {
         self.engine.report(span, REPLAYED, facts);
-        let (mut parts, data) = answer.into_parts();
         let marker = self.options.recorder.replay_header_name.clone();
-        parts.headers.insert(marker, HeaderValue::from_static("true"));
-        self.options.say_retry(parts.status, &mut parts.headers, false);
-        self.named::<M, B>((parts, data), trailers, REPLAYED)
+        answer.headers_mut().insert(marker, HeaderValue::from_static("true"));
+        self.options.say_retry(answer.status(), answer.headers_mut(), false);
+        self.named((answer, trailers), REPLAYED)
     }
 
     /// Returns the answer of an outcome, which says so if it does not say what became of the operation.
     #[inline]
-    fn named<M: BodyMode<B>, B: SendBody>(
-        &self,
-        (mut parts, data): (Parts, Bytes),
-        trailers: Option<HeaderMap>,
-        outcome: &'static str,
-    ) -> Response<Through<M, B>> {
+    pub(super) fn named(&self, (answer, trailers): WholeAnswer, outcome: &'static str) -> WholeAnswer {
+        let (mut parts, data) = answer.into_parts();
         if !is_final(&parts, trailers.as_ref(), Some(&data)) {
             Effect::Unknown.say(&mut parts.headers, Some(false), None);
         }
-        let mut response = Response::from_parts(parts, Passage::<B>::Whole { data, trailers }.into());
-        self.options.name_outcome(&mut response, outcome);
-        response
+        let mut answer = Response::from_parts(parts, data);
+        self.options.name_outcome(&mut answer, outcome);
+        (answer, trailers)
     }
 }
 

@@ -1,32 +1,30 @@
 //! The answer to a probe: once the request is known, the layer looks at its operation.
 
+use std::convert::Infallible;
+
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::bodies::body::{BodyMode, SendBody};
+use super::bodies::body::{SendBody, WholeAnswer};
 use super::bodies::read_on::Connection;
 use super::gate::probe;
 use super::on_replay::{Asking, recorded};
 use super::reject::reasons;
-use super::request::{Exchange, Incoming, RunAnswer, answer_of, as_of_sub_request};
+use super::request::{Exchange, Incoming, answer_of, as_of_sub_request};
 use crate::engine::{Facts, Looked};
 use crate::record::Operation;
 use crate::slots::Event;
 use crate::store::Store;
 
-impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
+impl<S, St: Store, M, B: SendBody> Exchange<S, St, M, B> {
     /// Answers a probe with what a retry would get, and calls no service.
-    pub(super) async fn look<R, E>(
+    pub(super) async fn look(
         self: Box<Self>,
         connection: Connection,
         span: &Span,
         operation: Operation,
-    ) -> RunAnswer<M, R, E>
-    where
-        M: BodyMode<R>,
-        R: SendBody,
-    {
-        let is_sub_request = self.is_sub_request();
+        is_sub_request: bool,
+    ) -> WholeAnswer {
         // The service, the body and its share of the budget are free for others from here on.
         let (layer, parts, scope) = {
             let Self { request, scope, .. } = *self;
@@ -43,9 +41,9 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             Some(Looked { verdict, .. }) => {
                 let origin = verdict.attempt().map(|attempt| attempt.origin.clone()).unwrap_or_default();
                 let rejection = reasons::would_run_again(&id).of(origin);
-                return Ok(layer.reject::<M, R>(connection, span, facts, rejection));
+                return layer.reject(connection, span, facts, rejection);
             }
-            None => return Ok(layer.reject::<M, R>(connection, span, facts, reasons::not_found())),
+            None => return layer.reject(connection, span, facts, reasons::not_found()),
         };
         let instead = match (recorded(&verdict), &layer.options.on_replay) {
             (Some(outcome), Some(hook)) => Asking::of(hook, &parts, began).about(outcome, &layer.engine).await,
@@ -55,7 +53,8 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             }
             (None, _) => None,
         };
-        let answer = answer_of::<M, R, E, St>(&layer, connection, span, &id, verdict, None, instead);
-        if is_sub_request { as_of_sub_request(answer) } else { answer }
+        // No run of its own has produced an answer.
+        let Ok((answer, trailers)) = answer_of::<Infallible, St>(&layer, connection, span, &id, verdict, None, instead);
+        (if is_sub_request { as_of_sub_request(answer) } else { answer }, trailers)
     }
 }

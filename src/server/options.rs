@@ -149,11 +149,8 @@ impl Options {
 
     /// The scope that says whose the key of a request is, if one does.
     pub(super) fn scope_of(&self, parts: &Parts) -> Result<Option<Scope>, Rejection> {
-        match &self.scope {
-            // This is the application's function. A rejection that it returns ends the request.
-            Some(scope) => scope(parts),
-            None => Ok(None),
-        }
+        // This is the application's function. A rejection that it returns ends the request.
+        self.scope.as_ref().map_or(Ok(None), |scope| scope(parts))
     }
 
     /// The path that is a part of an operation's id, if one is.

@@ -233,17 +233,15 @@ impl Envelope {
     /// own can start from.
     #[must_use]
     pub fn render(&self, rejection: &Rejection) -> Response<Bytes> {
-        match self {
+        let mut response = match self {
             Self::Problem => rejection.render(),
             Self::Stripe => envelope::stripe(rejection),
             Self::Flat => envelope::flat(rejection),
             Self::Iceberg => envelope::iceberg(rejection),
-            Self::Custom(render) => {
-                let mut response = render(rejection);
-                rejection.say(response.headers_mut());
-                response
-            }
-        }
+            Self::Custom(render) => render(rejection),
+        };
+        rejection.say(response.headers_mut());
+        response
     }
 }
 

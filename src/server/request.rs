@@ -1,5 +1,5 @@
 //! The steps of one exchange, from top to bottom: scope, body, key, fingerprint, the engine's verdict, answer. If the
-//! request runs, the engine calls [`Exchange::run`]; [`answer_of`] makes the answer. `docs/journey.md` has the whole
+//! request runs, the engine calls [`Exchange::start`]; [`answer_of`] makes the answer. `docs/journey.md` has the whole
 //! way.
 
 use std::marker::PhantomData;
@@ -17,7 +17,7 @@ use tracing::Span;
 
 use super::answer::marks::{self, Unsure};
 use super::answer::meaning::Judged;
-use super::bodies::body::{BodyMode, Passage, SendBody, Through};
+use super::bodies::body::{BodyMode, Passage, SendBody, Through, WholeAnswer, in_mode};
 use super::bodies::budget::Share;
 use super::bodies::collect::{Bounds, collect, declared_length};
 use super::bodies::read::{let_go_if_reset, too_long, whole};
@@ -37,19 +37,20 @@ use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};
 use crate::store::Store;
 
-/// A covered request, as it comes in.
-pub(super) struct Incoming<S, St> {
+/// A covered request, as it comes in. `M` is the mode of the layer's bodies, and `B` the type of the request's.
+pub(super) struct Incoming<S, St, M, B> {
     pub(super) layer: Arc<LayerState<St>>,
     /// The key in the header. There may be none if the body may have it.
     pub(super) key: Option<Key>,
     /// The inner service, which was polled ready. If the request does not run, it is dropped without a call.
     pub(super) service: S,
     pub(super) parts: Parts,
+    pub(super) mode: PhantomData<fn(B) -> M>,
 }
 
-/// A request with a key whose body was read, and what is needed to run it. `M` is the mode of the layer's bodies.
-pub(super) struct Exchange<S, St, B: SendBody, M> {
-    pub(super) request: Box<Incoming<S, St>>,
+/// A request with a key whose body was read, and what is needed to run it.
+pub(super) struct Exchange<S, St, M, B: SendBody> {
+    pub(super) request: Box<Incoming<S, St, M, B>>,
     key: Key,
     body: Passage<B>,
     /// The scope that the key belongs to, if there is one.
@@ -58,36 +59,38 @@ pub(super) struct Exchange<S, St, B: SendBody, M> {
     path: Option<Box<str>>,
     /// The body's share of the budget for bodies, until the run takes the body over.
     share: Option<Share>,
-    mode: PhantomData<fn() -> M>,
 }
 
 /// What the engine is asked about.
-type Identified<S, St, B, M> = (Box<Exchange<S, St, B, M>>, Operation, Caller);
+type Identified<S, St, M, B> = (Box<Exchange<S, St, M, B>>, Operation, Caller);
 
 /// The answer of a run to its requester.
 pub(super) type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
-impl<S, St: Store> Incoming<S, St> {
+impl<S, St, M, B, R, E> Incoming<S, St, M, B>
+where
+    S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
+    St: Store,
+    M: BodyMode<B> + BodyMode<R>,
+    B: SendBody,
+    R: SendBody,
+    E: Send + 'static,
+{
     /// Takes the request through the steps at the top of this file. `body` was not polled yet.
-    pub(super) async fn answer<B, M, R, E>(self: Box<Self>, body: B, is_probe: bool) -> RunAnswer<M, R, E>
-    where
-        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
-        M: BodyMode<B> + BodyMode<R>,
-        B: SendBody,
-        R: SendBody,
-        E: Send + 'static,
-    {
+    pub(super) async fn answer(self: Box<Self>, body: B, is_probe: bool) -> RunAnswer<M, R, E> {
         let layer = Arc::clone(&self.layer);
         let connection = Connection::of(&self.parts, is_probe);
-        let (exchange, operation, caller) = match self.identify::<B, M, R, E>(&layer, connection, body).await {
+        let (exchange, operation, caller) = match self.identify(&layer, connection, body).await {
             Ok(identified) => identified,
             Err(answer) => return answer,
         };
         // A request without a key that is passed on has no span.
-        let span = engine::span();
-        let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
+        let (span, id) = (engine::span(), operation.id);
+        // The answer may be for a handler that has sent this request to its own server.
+        let enclosing = exchange.request.enclosing();
+        let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
         if is_probe {
-            return Box::pin(exchange.look::<R, E>(connection, &span, operation)).await;
+            return Ok(in_mode::<M, R>(Box::pin(exchange.look(connection, &span, operation, is_sub_request)).await));
         }
         let ask = |hook| Asking::of(hook, &exchange.request.parts, Instant::now());
         let asking = layer.options.on_replay.as_deref().map(ask);
@@ -99,29 +102,31 @@ impl<S, St: Store> Incoming<S, St> {
             }
             _ => None,
         };
-        let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead);
-        if is_sub_request { as_of_sub_request(answer) } else { answer }
+        let answer = answer_of(&layer, connection, &span, &id, verdict, waited, instead);
+        let answer = match answer {
+            Ok(answer) => Ok(in_mode::<M, R>(answer)),
+            Err(mut answer) => {
+                if let Ok(answer) = &mut answer {
+                    layer.options.name_outcome(answer, RAN);
+                }
+                answer
+            }
+        };
+        if is_sub_request { answer.map(as_of_sub_request) } else { answer }
     }
 
     /// Takes the first four steps: finds out what the request is. Returns the answer to a request that is rejected, or
     /// that has no key and is passed on.
-    async fn identify<B, M, R, E>(
+    async fn identify(
         mut self: Box<Self>,
         layer: &LayerState<St>,
         connection: Connection,
         body: B,
-    ) -> Result<Identified<S, St, B, M>, RunAnswer<M, R, E>>
-    where
-        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
-        M: BodyMode<B> + BodyMode<R>,
-        B: SendBody,
-        R: SendBody,
-        E: Send + 'static,
-    {
+    ) -> Result<Identified<S, St, M, B>, RunAnswer<M, R, E>> {
         let body = pin!(body);
         let Options { sameness, header_name, max_request_body, key_from, .. } = &*layer.options;
         let reject = |id: Option<&RecordId>, rejection| {
-            layer.reject::<M, R>(connection, &engine::span(), Facts { id, ..Facts::default() }, rejection)
+            in_mode::<M, R>(layer.reject(connection, &engine::span(), Facts { id, ..Facts::default() }, rejection))
         };
         // This calls the application's scope function, which may reject the request. Without a key it needs no scope.
         let scope = match layer.options.scope_of(&self.parts).map_err(Box::new) {
@@ -160,17 +165,13 @@ impl<S, St: Store> Incoming<S, St> {
         // It was read by now.
         let data = if let Passage::Whole { data, .. } = &body { data } else { &Bytes::new() };
         let of_header = self.key.take();
-        let found = match key_from {
-            None => Ok(of_header),
-            Some(key_from) => self.key_in(of_header, key_from, data, connection.is_probe),
-        };
-        let key = match found {
+        let key = match self.key_in(of_header, data, connection.is_probe) {
             // `gate/way.rs` has looked at the others.
             Ok(Some(key)) if key_from.is_none() || connection.is_probe || !layer.is_enclosed(&self.parts, &key) => key,
             Ok(key) => {
                 // As with a run, the body belongs to the service from here on.
                 drop(bounds);
-                return Err(Box::pin(self.pass_on::<B, M, R, E>(body, key.is_some())).await);
+                return Err(Box::pin(self.pass_on(body, key.is_some())).await);
             }
             Err(rejection) => return Err(Ok(reject(None, rejection))),
         };
@@ -188,7 +189,7 @@ impl<S, St: Store> Incoming<S, St> {
         let is_within = self.enclosing().is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         // What a run sends belongs to that run, which has a place in its client's share.
         let client = (!is_within).then_some(client);
-        let exchange = Exchange { request: self, key, body, scope, path, share: bounds.share, mode: PhantomData };
+        let exchange = Exchange { request: self, key, body, scope, path, share: bounds.share };
         // The origin is found out once the request runs: see `Work::origin`.
         let operation = Operation { id, fingerprint, origin: Origin::default() };
         Ok((Box::new(exchange), operation, Caller { client, is_within }))
@@ -200,49 +201,8 @@ impl<S, St: Store> Incoming<S, St> {
     }
 }
 
-impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
-    /// Returns whether the answer is for a handler that has sent this request to its own server.
-    pub(super) fn is_sub_request(&self) -> bool {
-        self.request.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key))
-    }
-
-    /// Calls the handler, and says how the run ends.
-    async fn run<R>(self: Box<Self>, context: RunContext) -> (RunAnswer<M, R, S::Error>, End)
-    where
-        M: BodyMode<B> + BodyMode<R>,
-        S: Service<Request<Through<M, B>>, Response = Response<R>, Error: 'static>,
-        R: SendBody,
-    {
-        // `_service` lives until the answer's body was read, which may depend on the service.
-        let (layer, _service, answering) = {
-            let Self { request, key, body, path, share, .. } = *self;
-            let Incoming { layer, mut service, mut parts, .. } = *request;
-            // From here on the body belongs to the run, and its part is free for other bodies.
-            drop(share);
-            let slots = Arc::clone(layer.engine.store.slots());
-            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&layer.options.recorder));
-            let answers_retries = layer.engine.policy.answers_retries();
-            IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder, answers_retries);
-            let answering = service.call(Request::from_parts(parts, body.into()));
-            (layer, service, answering)
-        };
-        match answering.await {
-            Ok(response) => {
-                let (mut parts, body) = response.into_parts();
-                let (passage, Judged { end, effect }) = take(&layer, &parts, body).await;
-                layer.say_effect(&mut parts, effect, &end);
-                (Ok(Response::from_parts(parts, passage.into())), end)
-            }
-            Err(error) => {
-                let end = layer.judge().of_error(&error);
-                (Err(error), end)
-            }
-        }
-    }
-}
-
 /// The work of an exchange is the call of the handler.
-impl<S, St, B, M, R, E> Work<RunAnswer<M, R, E>> for Exchange<S, St, B, M>
+impl<S, St, B, M, R, E> Work<RunAnswer<M, R, E>> for Exchange<S, St, M, B>
 where
     S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
     St: Store,
@@ -255,62 +215,84 @@ where
         Some(origin(&self.request.layer.options, &self.request.parts, self.scope.as_ref()))
     }
 
+    /// Calls the handler, and says how the run ends.
     fn start(self: Box<Self>, context: RunContext) -> BoxFuture<'static, (RunAnswer<M, R, E>, End)> {
-        Box::pin(async move { self.run::<R>(context).await })
+        Box::pin(async move {
+            // `_service` lives until the answer's body was read, which may depend on the service.
+            let (layer, _service, answering) = {
+                let Self { request, key, body, path, share, .. } = *self;
+                let Incoming { layer, mut service, mut parts, .. } = *request;
+                // From here on the body belongs to the run, and its part is free for other bodies.
+                drop(share);
+                let slots = Arc::clone(layer.engine.store.slots());
+                let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&layer.options.recorder));
+                let answers_retries = layer.engine.policy.answers_retries();
+                IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder, answers_retries);
+                let answering = service.call(Request::from_parts(parts, body.into()));
+                (layer, service, answering)
+            };
+            match answering.await {
+                Ok(response) => {
+                    let (mut parts, body) = response.into_parts();
+                    let (passage, Judged { end, effect }) = take(&layer, &parts, body).await;
+                    layer.say_effect(&mut parts, effect, &end);
+                    (Ok(Response::from_parts(parts, passage.into())), end)
+                }
+                Err(error) => {
+                    let end = layer.judge().of_error(&error);
+                    (Err(error), end)
+                }
+            }
+        })
     }
 }
 
 /// Returns the answer to a request that a handler has sent to its own server: its marks are not that handler's own.
-pub(super) fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>, E> {
-    let (mut parts, body) = answer?.into_parts();
+pub(super) fn as_of_sub_request<T>(answer: Response<T>) -> Response<T> {
+    let (mut parts, body) = answer.into_parts();
     marks::remove(&mut parts.extensions);
     let effect = parts.headers.remove(Effect::HEADER);
     // Passed on, it would say that nothing was done, although the application has had it recorded.
     if effect.is_some_and(|effect| effect.as_bytes().starts_with(b"unknown")) && not_applied::may_say_so(&parts) {
         parts.extensions.insert(Unsure);
     }
-    Ok(Response::from_parts(parts, body))
+    Response::from_parts(parts, body)
 }
 
-/// Turns a verdict into the request's answer. `instead` is what the application has said of a replay, if it was asked.
-pub(super) fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
+/// Turns a verdict into the request's answer: the layer's own, or, as the error, what the request's own run has
+/// produced. `instead` is what the application has said of a replay, if it was asked.
+pub(super) fn answer_of<T, St: Store>(
     layer: &LayerState<St>,
     connection: Connection,
     span: &Span,
     id: &RecordId,
-    verdict: Verdict<RunAnswer<M, R, E>>,
+    verdict: Verdict<T>,
     waited: Option<Duration>,
     instead: Option<Instead>,
-) -> RunAnswer<M, R, E> {
+) -> Result<WholeAnswer, T> {
     let is_of_own_run = verdict.is_of_own_run();
     let attempt = verdict.attempt().cloned();
     let facts = Facts { id: Some(id), attempt: attempt.as_ref(), waited, differs: verdict.differs(), ran: None };
     let rejection = match verdict {
-        Verdict::Own(mut answer) => {
-            if let Ok(answer) = &mut answer {
-                layer.options.name_outcome(answer, RAN);
-            }
-            return answer;
-        }
+        Verdict::Own(produced) => return Err(produced),
         Verdict::Outcome { outcome, is_own, .. } => match instead.map(|instead| *instead) {
             Some((Replay::Refuse(rejection), _)) => rejection,
-            Some((Replay::Replace(answer), trailers)) => {
-                return Ok(layer.replayed::<M, R>(span, answer, trailers, facts));
-            }
-            Some((Replay::Give, _)) | None => {
-                // The facts are for the report of a replay. A run has reported itself.
-                let facts = (!is_own).then_some(facts);
-                return Ok(layer.recorded_answer::<M, R>(connection, span, id, &outcome, facts));
-            }
+            Some((Replay::Replace(answer), trailers)) => return Ok(layer.replayed(span, (answer, trailers), facts)),
+            Some((Replay::Give, _)) | None => match layer.recorded_answer(&outcome, id) {
+                // It is no replay for the request whose own run has committed the outcome, and has reported itself.
+                Ok(answer) if is_own => return Ok(layer.named(answer, RAN)),
+                Ok(answer) => return Ok(layer.replayed(span, answer, facts)),
+                Err(rejection) => *rejection,
+            },
         },
         Verdict::Unanswered { why, attempt, .. } => {
             reasons::of_unanswered(why, &layer.engine.policy, id, attempt.origin)
         }
     };
     Ok(if is_of_own_run {
-        layer.answer_rejection::<M, R>(connection, rejection)
+        layer.answer_rejection(connection, rejection)
     } else {
-        layer.reject::<M, R>(connection, span, facts, rejection)
+        layer.reject(connection, span, facts, rejection)
     })
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through};
+use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through, in_mode};
 use super::bodies::read_on::Connection;
 use super::context::IdempotencyContext;
 use super::fingerprint::target::Target;
@@ -73,10 +73,9 @@ where
         if self.layer.passes(&request) {
             // A handler may have copied its context into this request, whose handler would take it for its own.
             IdempotencyContext::remove_copy(request.extensions_mut());
-            if self.layer.options.may_describe(request.method(), request.headers()) {
-                return self.describe(request);
+            if !self.layer.options.may_describe(request.method(), request.headers()) {
+                return ResponseFuture::passing(self.inner.call(untouched::<M, B>(request)));
             }
-            return ResponseFuture::passing(self.inner.call(untouched::<M, B>(request)));
         }
         self.exchange(request)
     }
@@ -100,49 +99,37 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
             Way::Reject(rejection) => {
                 // Without a valid key there is no record id, so the log line has none.
                 let connection = Connection::of(&parts, is_probe);
-                let rejection = self.layer.reject::<M, R>(connection, &engine::span(), Facts::default(), rejection);
+                let rejection = self.layer.reject(connection, &engine::span(), Facts::default(), rejection);
+                let rejection = in_mode::<M, R>(rejection);
                 let answer = async move { Ok(connection.read_on(pin!(body), rejection).await) };
                 ResponseFuture::boxed(Box::pin(answer), echo)
             }
             Way::Exchange(key) => {
-                let (layer, service) = (Arc::clone(&self.layer), self.take_ready());
-                let incoming = Box::new(Incoming { layer, key, service, parts });
-                ResponseFuture::boxed(Box::pin(incoming.answer::<B, M, R, S::Error>(body, is_probe)), echo)
+                let (layer, service) = (Arc::clone(&self.layer), take_ready(&mut self.inner));
+                let incoming = Box::new(Incoming { layer, key, service, parts, mode: PhantomData::<fn(B) -> M> });
+                ResponseFuture::boxed(Box::pin(incoming.answer(body, is_probe)), echo)
+            }
+            // The request is passed on, and answered if the application does not.
+            Way::Describe => {
+                let (layer, mut service) = (Arc::clone(&self.layer), take_ready(&mut self.inner));
+                let answer = async move {
+                    let path = Target::of(&parts).path().into_owned();
+                    let answer = service.call(untouched::<M, B>(Request::from_parts(parts, body))).await?;
+                    Ok(match layer.described(&path, &answer) {
+                        Some(described) => in_mode::<M, R>((described, None)),
+                        None => answer.map(|body| Passage::Untouched(body).into()),
+                    })
+                };
+                ResponseFuture::boxed(Box::pin(answer), None)
             }
         }
     }
+}
 
-    /// Passes an `OPTIONS` request on, and answers it if the application does not.
-    #[inline(never)]
-    fn describe<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, Through<M, R>, S::Error>
-    where
-        S: Service<Request<Through<M, B>>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
-        M: BodyMode<B> + BodyMode<R>,
-        B: SendBody,
-        R: SendBody,
-    {
-        let mut service = self.take_ready();
-        let layer = Arc::clone(&self.layer);
-        let answer = async move {
-            let (parts, body) = request.into_parts();
-            let path = Target::of(&parts).path().into_owned();
-            let answer = service.call(untouched::<M, B>(Request::from_parts(parts, body))).await?;
-            Ok(match layer.described(&path, &answer) {
-                Some(described) => described.map(|data| Passage::<R>::Whole { data, trailers: None }.into()),
-                None => answer.map(|body| Passage::Untouched(body).into()),
-            })
-        };
-        ResponseFuture::boxed(Box::pin(answer), None)
-    }
-
-    /// Takes the service that was polled ready, and leaves a clone in its place.
-    fn take_ready(&mut self) -> S
-    where
-        S: Clone,
-    {
-        let clone = self.inner.clone();
-        std::mem::replace(&mut self.inner, clone)
-    }
+/// Takes the service that was polled ready, and leaves a clone in its place.
+fn take_ready<S: Clone>(service: &mut S) -> S {
+    let clone = service.clone();
+    std::mem::replace(service, clone)
 }
 
 /// Gives the body the type of the mode `M`, and does not read it.

@@ -2,7 +2,6 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::request::Parts;
 
 use crate::server::answer::marks::Invalid;
@@ -46,14 +45,8 @@ impl<S: Send + Sync, E: FromRequestParts<S>> FromRequestParts<S> for Checked<E> 
 
 /// Marks an answer that says that the request is wrong in itself. A 401 or a 429 says something else.
 fn marked(rejection: impl IntoResponse) -> Response {
-    const WRONG: [StatusCode; 4] = [
-        StatusCode::BAD_REQUEST,
-        StatusCode::PAYLOAD_TOO_LARGE,
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        StatusCode::UNPROCESSABLE_ENTITY,
-    ];
     let mut answer = rejection.into_response();
-    if WRONG.contains(&answer.status()) {
+    if matches!(answer.status().as_u16(), 400 | 413 | 415 | 422) {
         answer.extensions_mut().insert(Invalid);
     }
     answer

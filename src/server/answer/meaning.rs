@@ -151,22 +151,6 @@ impl Meaning {
             meaning => meaning,
         }
     }
-
-    /// Returns what the handler's marks say, if there are any. `invalid` is what the mark of an invalid request says.
-    fn of_marks(marks: &Extensions, invalid: Option<Self>) -> Option<Self> {
-        // Most answers have no extensions at all.
-        if marks.is_empty() {
-            None
-        } else if marks.get::<Unsure>().is_some() {
-            Some(Self::Unknown)
-        } else if marks.get::<Secret>().is_some() || marks.get::<Keep>().is_some() {
-            Some(Self::Final)
-        } else if marks.get::<Release>().is_some() {
-            Some(Self::NotStarted)
-        } else {
-            invalid.filter(|_| marks.get::<Invalid>().is_some())
-        }
-    }
 }
 
 /// How a run ends, and what its answer says about the operation, unless it is the outcome.
@@ -209,7 +193,7 @@ impl Judge<'_> {
             Some(Collected::Over { .. } | Collected::Failed { .. }) | None => (None, None),
         };
         let unknown = |end| Judged { end, effect: Some(Effect::Unknown) };
-        let (meaning, is_default) = match (self.of_marks(parts), body) {
+        let (meaning, is_default) = match (self.of_marks(&parts.extensions), body) {
             (Some(mark), _) => (mark, false),
             (None, body) => {
                 let has_failed = matches!(body, Some(Collected::Failed { .. }));
@@ -246,14 +230,26 @@ impl Judge<'_> {
         }
     }
 
-    fn of_marks(&self, parts: &Parts) -> Option<Meaning> {
-        Meaning::of_marks(&parts.extensions, self.invalid)
+    /// Returns what the handler's marks say, if there are any.
+    fn of_marks(&self, marks: &Extensions) -> Option<Meaning> {
+        // Most answers have no extensions at all.
+        if marks.is_empty() {
+            None
+        } else if marks.get::<Unsure>().is_some() {
+            Some(Meaning::Unknown)
+        } else if marks.get::<Secret>().is_some() || marks.get::<Keep>().is_some() {
+            Some(Meaning::Final)
+        } else if marks.get::<Release>().is_some() {
+            Some(Meaning::NotStarted)
+        } else {
+            self.invalid.filter(|_| marks.get::<Invalid>().is_some())
+        }
     }
 
     /// Returns whether an answer is judged by its head alone, so that its body need not be read: it is marked as one
     /// that is not recorded, or is a stream.
     pub(crate) fn needs_no_body(&self, parts: &Parts) -> bool {
-        matches!(self.of_marks(parts), Some(Meaning::NotStarted | Meaning::Unknown))
+        matches!(self.of_marks(&parts.extensions), Some(Meaning::NotStarted | Meaning::Unknown))
             || is_stream(parts)
             || is_secret(&parts.extensions)
     }

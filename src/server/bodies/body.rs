@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 
 /// A body that can go through a layer: every [`Body`] whose data and errors can be sent to another thread.
@@ -59,6 +59,14 @@ impl Sealed for AnyBody {}
 
 /// As which type a body `B` comes out of a layer in the mode `M`.
 pub(crate) type Through<M, B> = <M as BodyMode<B>>::Through;
+
+/// An answer that the layer gives by itself, and its trailers.
+pub(crate) type WholeAnswer = (Response<Bytes>, Option<HeaderMap>);
+
+/// Gives an answer of the layer's own the body type of the mode `M`.
+pub(crate) fn in_mode<M: BodyMode<B>, B: Body>((answer, trailers): WholeAnswer) -> Response<Through<M, B>> {
+    answer.map(|data| Passage::Whole { data, trailers }.into())
+}
 
 /// Describes what the layer did with a body.
 #[non_exhaustive]

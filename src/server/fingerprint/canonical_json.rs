@@ -27,7 +27,7 @@ pub(crate) fn canonical(body: &[u8], left_out: &[Pointer]) -> Option<Vec<u8>> {
     let mut json = Reader { rest: text }.deserialize(&mut deserializer).ok()?;
     // Only white space may follow.
     deserializer.end().ok()?;
-    left_out.iter().for_each(|pointer| json.leave_out(pointer.tokens()));
+    left_out.iter().for_each(|pointer| json.leave_out(&pointer.tokens));
     serde_json_canonicalizer::to_vec(&json).ok()
 }
 

@@ -189,37 +189,16 @@ const USUAL: [&str; 21] = [
     "transfer-encoding", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "x-request-id",
 ];
 
-/// Returns whether it is worth looking whether a name ends as an entry does. Most names of most requests don't. A new
-/// entry of [`CREDENTIAL_HEADERS`] that begins with `*` needs its last word here.
+/// The last words of the entries of [`CREDENTIAL_HEADERS`] that begin with `*`: only for names that end so is it worth
+/// looking. Most names of most requests don't. A new entry needs its last word here.
+const LAST_WORDS: [&str; 22] = [
+    "apikey", "assertion", "auth", "authorization", "cert", "clientcert", "credential", "email", "id", "info", "jwt",
+    "key", "name", "password", "principal", "secret", "session", "token", "user", "userid", "userinfo", "username",
+];
+
+/// Returns whether a name may end as one of those entries.
 fn may_end_an_entry(name: &str) -> bool {
-    let last = name.rsplit_once('-').map(|(_, last)| last);
-    matches!(
-        last,
-        Some(
-            "apikey"
-                | "assertion"
-                | "auth"
-                | "authorization"
-                | "cert"
-                | "clientcert"
-                | "credential"
-                | "email"
-                | "id"
-                | "info"
-                | "jwt"
-                | "key"
-                | "name"
-                | "password"
-                | "principal"
-                | "secret"
-                | "session"
-                | "token"
-                | "user"
-                | "userid"
-                | "userinfo"
-                | "username"
-        )
-    )
+    name.rsplit_once('-').is_some_and(|(_, last)| LAST_WORDS.contains(&last))
 }
 
 /// Returns whether a name ends as an entry that begins with `*`. Such entries come first in a list.

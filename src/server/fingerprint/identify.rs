@@ -26,6 +26,9 @@ use crate::slots::Client;
 /// more.
 static OPTIONS: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 fingerprint options v1"));
 
+/// The secret of this process with which clients are distinguished.
+static CLIENTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// The part of a request's body that must be the same in a retry.
 ///
 /// Unless a function of the application compares it, the parts of a `multipart/form-data` body are compared without the
@@ -92,8 +95,8 @@ impl FingerprintBody {
     pub fn json_without<'a>(pointers: impl IntoIterator<Item = &'a str>) -> Result<Self, NotAPlace> {
         let mut pointers = pointers.into_iter().map(Pointer::new).collect::<Result<Vec<_>, _>>()?;
         // Their order says nothing, and is not digested.
-        pointers.sort_by(|one, other| one.text().cmp(other.text()));
-        pointers.dedup_by(|one, other| one.text() == other.text());
+        pointers.sort_by(|one, other| one.text.cmp(&other.text));
+        pointers.dedup_by(|one, other| one.text == other.text);
         Ok(Self::JsonWithout(LeftOut(pointers.into())))
     }
 
@@ -113,7 +116,7 @@ impl FingerprintBody {
             Self::CanonicalJson => "canonical JSON".into(),
             // A pointer begins with `/` and may have blanks: its length keeps two lists apart.
             Self::JsonWithout(LeftOut(pointers)) => {
-                let without = pointers.iter().map(|pointer| format!(" {}:{pointer}", pointer.text().len()));
+                let without = pointers.iter().map(|pointer| format!(" {}:{}", pointer.text.len(), pointer.text));
                 format!("canonical JSON without{}", without.collect::<String>()).into()
             }
             Self::Custom(custom) => format!("custom {}", custom.version).into(),
@@ -262,12 +265,7 @@ impl Sameness {
             None => builder.add_field("body", body),
         }
     }
-}
 
-/// The secret of this process with which clients are distinguished.
-static CLIENTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-impl Sameness {
     /// Returns the client that sends a request, for the limits of one client: its scope, or its credentials if there is
     /// none. All requests without either come from one client. `credentials` are the headers that say who asks.
     pub(crate) fn client(&self, parts: &Parts, scope: Option<&Scope>, credentials: Option<&[&HeaderName]>) -> Client {

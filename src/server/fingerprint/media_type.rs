@@ -14,6 +14,9 @@ use http::HeaderValue;
 /// The parameter whose value is compared with its case.
 const BOUNDARY: &str = "boundary";
 
+/// The type of a form in parts.
+const FORM_DATA: &str = "multipart/form-data";
+
 /// A media type that was parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MediaType<'a> {
@@ -57,16 +60,13 @@ impl<'a> MediaType<'a> {
     }
 
     fn is_form(&self) -> bool {
-        self.is_url_encoded() || self.essence == "multipart/form-data"
+        self.is_url_encoded() || self.essence == FORM_DATA
     }
 
     /// Returns the boundary between the parts of a form.
     pub(crate) fn form_boundary(&self) -> Option<&str> {
-        if self.essence != "multipart/form-data" {
-            return None;
-        }
-        let boundary = self.parameters.iter().find(|(name, _)| name == BOUNDARY);
-        boundary.map(|(_, value)| value.as_str())
+        let is_of_form = |(name, _): &&(String, String)| self.essence == FORM_DATA && name == BOUNDARY;
+        self.parameters.iter().find(is_of_form).map(|(_, value)| value.as_str())
     }
 
     /// Removes the boundary: the parts of the form are compared without it.

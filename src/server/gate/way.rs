@@ -24,6 +24,8 @@ pub(crate) enum Way {
     Exchange(Option<Key>),
     /// Its key is missing or malformed, or its method is in other letters than a covered one.
     Reject(Rejection),
+    /// It asks for a description, which it gets if the application has no answer of its own.
+    Describe,
 }
 
 impl<St: Store> LayerState<St> {
@@ -49,6 +51,9 @@ impl<St: Store> LayerState<St> {
     /// Returns the next step for a request that does not simply [pass](Self::passes). A request that is not covered
     /// loses a context that was copied into it.
     pub(crate) fn way(&self, parts: &mut Parts, is_probe: bool) -> Way {
+        if self.options.may_describe(&parts.method, &parts.headers) {
+            return Way::Describe;
+        }
         let covers = |parts: &Parts| self.options.covers.as_ref().is_none_or(|covers| covers(parts));
         if let Some(covered) = self.options.covered_in_other_letters(&parts.method) {
             // What the application compares is the method that it knows.
@@ -69,11 +74,9 @@ impl<St: Store> LayerState<St> {
             return Way::Pass;
         }
         let name = &self.options.header_name;
-        let key = match header::read_key(&parts.headers, name, self.options.strict_keys) {
-            Ok(Some(key)) => self.options.profile.key_form.of(key).map(Some).ok_or_else(|| NotUuidV7(name.clone())),
-            other => other,
-        };
-        match key {
+        let in_form = |key| self.options.profile.key_form.of(key).ok_or_else(|| NotUuidV7(name.clone()));
+        let key = header::read_key(&parts.headers, name, self.options.strict_keys);
+        match key.and_then(|key| key.map(in_form).transpose()) {
             Ok(key) if self.options.key_from.is_some() => Way::Exchange(key),
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
             Ok(key @ Some(_)) => Way::Exchange(key),

@@ -98,32 +98,22 @@ pub(super) fn header(name: &HeaderName, options: &Options) -> Header {
 /// Returns the schema of a problem. Each layer has the same, because a document has one of this name.
 pub(super) fn problem() -> RefOr<Schema> {
     const STATUS: [i32; 2] = [100, 599];
-    let text = || ObjectBuilder::new().schema_type(Type::String);
-    let status = || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(STATUS[0])).maximum(Some(STATUS[1]));
-    let uri = text().format(Some(SchemaFormat::Custom("uri-reference".to_owned())));
+    let of = |kind, said: &str| ObjectBuilder::new().schema_type(kind).description(Some(said));
+    let text = |said| of(Type::String, said);
+    let status = |said| of(Type::Integer, said).minimum(Some(STATUS[0])).maximum(Some(STATUS[1]));
+    let uri = text("The problem type. It ends in its kind, such as `in-flight`.");
+    let may_retry = "`true` if the same request with the same key may get another answer later.";
+    let id = text("The operation, if an operator can settle it: quote it when you ask.");
     ObjectBuilder::new()
         .description(Some("The reason why a request was rejected (RFC 9457)."))
-        .property("type", uri.description(Some("The problem type. It ends in its kind, such as `in-flight`.")))
-        .property("title", text().description(Some("The kind in a few words, which don't change.")))
-        .property("status", status().description(Some("The answer's status.")))
-        .property("detail", text().description(Some("What happened this time, and what to do.")))
-        .property(
-            "retry_with_same_key",
-            ObjectBuilder::new()
-                .schema_type(Type::Boolean)
-                .description(Some("`true` if the same request with the same key may get another answer later.")),
-        )
-        .property(
-            "original_status",
-            status().description(Some("`not-replayable`: the status of the answer that is not stored.")),
-        )
-        .property(
-            "record_id",
-            text()
-                .pattern(Some("^[0-9a-f]{8}$"))
-                .description(Some("The operation, if an operator can settle it: quote it when you ask.")),
-        )
-        .property("label", text().description(Some("The name that the server has for the operation.")))
+        .property("type", uri.format(Some(SchemaFormat::Custom("uri-reference".to_owned()))))
+        .property("title", text("The kind in a few words, which don't change."))
+        .property("status", status("The answer's status."))
+        .property("detail", text("What happened this time, and what to do."))
+        .property("retry_with_same_key", of(Type::Boolean, may_retry))
+        .property("original_status", status("`not-replayable`: the status of the answer that is not stored."))
+        .property("record_id", id.pattern(Some("^[0-9a-f]{8}$")))
+        .property("label", text("The name that the server has for the operation."))
         .required("type")
         .required("title")
         .required("status")

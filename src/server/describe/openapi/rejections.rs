@@ -2,6 +2,7 @@
 //! does, also where the application renders rejections.
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
@@ -63,13 +64,10 @@ fn value(body: &Bytes) -> Option<Value> {
     serde_json::from_slice(body).ok().or_else(|| text().map(Value::from))
 }
 
-/// Returns whether a body has all members of the rejection's problem, so that the problem's schema describes it.
+/// Returns whether a body has all members of the rejection's problem, of the same types, so that the problem's schema describes it.
 fn has_members_of(body: &Value, rejection: &Rejection) -> bool {
     let Value::Object(members) = rejection.problem() else { return false };
-    members.iter().all(|(name, member)| body.get(name).is_some_and(|of_body| is_alike(of_body, member)))
-}
-
-/// Returns whether two values are of one type.
-fn is_alike(one: &Value, other: &Value) -> bool {
-    std::mem::discriminant(one) == std::mem::discriminant(other)
+    members
+        .iter()
+        .all(|(name, member)| body.get(name).is_some_and(|of_body| discriminant(of_body) == discriminant(member)))
 }
