@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::layout::keys;
-use super::layout::storage_engine::{ReadError, StorageEngine};
+use super::layout::storage_engine::{ReadError, StorageEngine, scan_from};
 use super::read::{head, on_blocking_thread};
 use super::state::StoreState;
 use crate::codec::{self, Stored};
@@ -38,12 +38,9 @@ impl<E: StorageEngine> StoreState<E> {
         let now = self.time.now();
         let from = after.map_or_else(|| keys::RECORDS.to_vec(), |id| keys::record(&id).to_vec());
         let (mut records, mut seen, mut last) = (Vec::new(), 0, None);
-        for entry in engine.range(from) {
+        for entry in scan_from(engine, from) {
             // No record is at fault here, so the error names none: its id is all zeros.
             let (key, value) = entry.map_err(|error| self.read_failed(error, RecordId::from_bytes([0; 32])))?;
-            if !key.as_ref().starts_with(keys::RECORDS) {
-                break;
-            }
             // A key that is too short for an id is not one that the store wrote. The first one may be `after` itself.
             let Some(id) = keys::id_of(key.as_ref()).filter(|id| Some(*id) > after) else { continue };
             if seen == limit {
@@ -79,13 +76,10 @@ impl<E: StorageEngine> StoreState<E> {
         // The range begins with the last operation of the page before, which is left out.
         let from =
             after.map_or_else(|| keys::INTERRUPTED.to_vec(), |(since, id)| keys::interrupted(since, &id).to_vec());
-        for entry in engine.range(from) {
+        for entry in scan_from(engine, from) {
             // No record is at fault here, so the error names none: its id is all zeros.
             let (key, _) = entry.map_err(|error| self.read_failed(error, RecordId::from_bytes([0; 32])))?;
             let key = key.as_ref();
-            if !key.starts_with(keys::INTERRUPTED) {
-                break;
-            }
             if records.len() == limit {
                 next = records.last().map(|last| List::Interrupted.place(last));
                 break;
