@@ -1,10 +1,8 @@
 //! Lists records.
 
-use std::sync::Arc;
-
 use super::layout::keys;
 use super::layout::storage_engine::{ReadError, StorageEngine, scan_from};
-use super::read::{head, on_blocking_thread};
+use super::read::head;
 use super::state::StoreState;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
@@ -14,26 +12,8 @@ use crate::store::listed::{ListedRecord, OutcomeStart};
 use crate::store::page::{Cursor, List, Page};
 
 impl<E: StorageEngine> StoreState<E> {
-    /// Returns a page of a list.
-    pub(super) async fn list(
-        self: &Arc<Self>,
-        list: List,
-        after: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
-        self.check()?;
-        match list {
-            List::All => on_blocking_thread(self, move |shared, engine| shared.all(engine, after, limit)).await,
-            List::Interrupted => {
-                on_blocking_thread(self, move |shared, engine| shared.interrupted(engine, after, limit)).await
-            }
-            List::Running => Ok(Page::of_all(list, self.running(), after, limit)),
-            List::Disputed => Ok(Page::default()),
-        }
-    }
-
     /// Reads the records themselves. Blocks its thread.
-    fn all(&self, engine: &E, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+    pub(super) fn all(&self, engine: &E, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         let after = after.and_then(Cursor::id);
         let now = self.time.now();
         let from = after.map_or_else(|| keys::RECORDS.to_vec(), |id| keys::record(&id).to_vec());
@@ -70,7 +50,7 @@ impl<E: StorageEngine> StoreState<E> {
     }
 
     /// Reads the index of interrupted operations, and the record of each. Blocks its thread.
-    fn interrupted(&self, engine: &E, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+    pub(super) fn interrupted(&self, engine: &E, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         let after = after.and_then(Cursor::since);
         let (mut records, mut next) = (Vec::new(), None);
         // The range begins with the last operation of the page before, which is left out.
@@ -107,7 +87,7 @@ impl<E: StorageEngine> StoreState<E> {
     }
 
     /// Returns the operations whose claims are on disk and whose runs are under way, from memory.
-    fn running(&self) -> Vec<ListedRecord> {
+    pub(super) fn running(&self) -> Vec<ListedRecord> {
         self.runs.lock().all().map(|(id, record)| ListedRecord::without_outcome(id, record)).collect()
     }
 }

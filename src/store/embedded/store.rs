@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::command::{Asked, Command, ReplyTo, Submitted};
 use super::layout::storage_engine::StorageEngine;
 use super::queue::Sender;
-use super::read;
+use super::read::{self, on_blocking_thread};
 use super::state::StoreState;
 use super::transact::{Purpose, Transact};
 use crate::clock::Timestamp;
@@ -238,7 +238,16 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
     }
 
     async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
-        self.0.shared.list(list, after, limit).await
+        let shared = &self.0.shared;
+        shared.check()?;
+        match list {
+            List::All => on_blocking_thread(shared, move |shared, engine| shared.all(engine, after, limit)).await,
+            List::Interrupted => {
+                on_blocking_thread(shared, move |shared, engine| shared.interrupted(engine, after, limit)).await
+            }
+            List::Running => Ok(Page::of_all(list, shared.running(), after, limit)),
+            List::Disputed => Ok(Page::default()),
+        }
     }
 
     fn now(&self) -> Timestamp {
