@@ -82,21 +82,25 @@ impl<T: FromText> Visitor<'_> for TextVisitor<T> {
     }
 }
 
-impl FromText for Duration {
-    const FORM: &'static str = "a duration: write it as \"24h\", \"90s\" or \"1h 30m\"";
+/// Says of each type what its text is, and how the text is read.
+macro_rules! texts {
+    ($($type:ty: $form:literal, |$text:ident| $read:expr;)*) => {
+        $(impl FromText for $type {
+            const FORM: &'static str = $form;
 
-    fn from_text(text: &str) -> Option<Self> {
-        humantime::parse_duration(text).ok()
-    }
+            fn from_text($text: &str) -> Option<Self> {
+                $read
+            }
+        })*
+    };
 }
 
-impl FromText for tracing::Level {
-    const FORM: &'static str = "a level: error, warn, info, debug or trace";
-
-    fn from_text(text: &str) -> Option<Self> {
+texts! {
+    Duration: "a duration: write it as \"24h\", \"90s\" or \"1h 30m\"", |text| humantime::parse_duration(text).ok();
+    tracing::Level: "a level: error, warn, info, debug or trace", |text| {
         // A number would be one too.
         text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_alphabetic()))
-    }
+    };
 }
 
 #[cfg(feature = "server")]
@@ -125,70 +129,33 @@ mod server {
         }
     }
 
-    impl FromText for HeaderName {
-        const FORM: &'static str = "the name of a header";
-
-        fn from_text(text: &str) -> Option<Self> {
-            text.parse().ok()
-        }
-    }
-
-    impl FromText for Method {
-        const FORM: &'static str = "an HTTP method in capital letters, such as POST";
-
-        fn from_text(text: &str) -> Option<Self> {
+    texts! {
+        HeaderName: "the name of a header", |text| text.parse().ok();
+        Method: "an HTTP method in capital letters, such as POST", |text| {
             // Methods are case-sensitive (RFC 9110, section 9.1), so `post` would cover nothing.
             text.parse().ok().filter(|_| !text.bytes().any(|byte| byte.is_ascii_lowercase()))
-        }
-    }
-
-    impl FromText for KeyFrom {
-        const FORM: &'static str = "the place of a key, such as \"json:/params/key\" or \"form:key\"";
-
-        fn from_text(text: &str) -> Option<Self> {
-            text.parse().ok()
-        }
-    }
-
-    impl FromText for Profile {
-        const FORM: &'static str = "\"draft\", \"stripe\", \"acp\" or \"iceberg\"";
-
-        fn from_text(text: &str) -> Option<Self> {
+        };
+        KeyFrom: "the place of a key, such as \"json:/params/key\" or \"form:key\"", |text| text.parse().ok();
+        Profile: "\"draft\", \"stripe\", \"acp\" or \"iceberg\"", |text| {
             let all = [Self::draft(), Self::stripe(), Self::acp(), Self::iceberg()];
             all.into_iter().find(|profile| profile.name == text)
-        }
-    }
-
-    impl FromText for OnInFlight {
-        const FORM: &'static str = "\"reject\", or how long to wait, such as \"2s\"";
-
-        fn from_text(text: &str) -> Option<Self> {
+        };
+        OnInFlight: "\"reject\", or how long to wait, such as \"2s\"", |text| {
             if text == "reject" { Some(Self::Reject) } else { Duration::from_text(text).map(Self::Wait) }
-        }
-    }
-
-    impl FromText for OnInterrupted {
-        const FORM: &'static str = "\"refuse\" or \"rerun\"";
-
-        fn from_text(text: &str) -> Option<Self> {
+        };
+        OnInterrupted: "\"refuse\" or \"rerun\"", |text| {
             match text {
                 "refuse" => Some(Self::Refuse),
                 "rerun" => Some(Self::Rerun),
                 _ => None,
             }
-        }
-    }
-
-    impl FromText for FingerprintBody {
-        const FORM: &'static str =
-            "\"bytes\" or \"canonical-json\", or \"canonical-json without /id\" with one JSON pointer or several";
-
-        fn from_text(text: &str) -> Option<Self> {
-            match text {
+        };
+        FingerprintBody:
+            "\"bytes\" or \"canonical-json\", or \"canonical-json without /id\" with one JSON pointer or several",
+            |text| match text {
                 "bytes" => Some(Self::Bytes),
                 "canonical-json" => Some(Self::CanonicalJson),
                 _ => Self::json_without(text.strip_prefix("canonical-json without ")?.split(' ')).ok(),
-            }
-        }
+            };
     }
 }

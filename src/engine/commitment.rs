@@ -263,7 +263,7 @@ mod tests {
             let id = RecordId::from_bytes([number; 32]);
             let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
             let hold = Hold { fence: Fence(1), attempt: 1 };
-            let (turn, slots) = (slot.turn(), Arc::clone(&slots));
+            let (turn, slots) = (slot.turn, Arc::clone(&slots));
             let operation = Operation { id, fingerprint, origin: Origin::default() };
             let commitment =
                 Arc::new(Commitment::new(hold, operation, retention, Arc::clone(&slots), None, true, turn));

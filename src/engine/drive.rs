@@ -114,7 +114,7 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
         let Policy { on_interrupted, .. } = run.engine.policy;
         let retention = run.engine.policy.kept();
         let (slots, operation) = (Arc::clone(run.engine.store.slots()), run.operation.clone());
-        let (may_rerun, turn) = (on_interrupted == OnInterrupted::Rerun, run.slot.turn());
+        let (may_rerun, turn) = (on_interrupted == OnInterrupted::Rerun, run.slot.turn);
         Arc::new(Commitment::new(hold, operation, retention, slots, session, may_rerun, turn))
     }
 

@@ -65,7 +65,7 @@ impl UnsavedEnd {
     /// Keeps the end of an operation in this process, because the store does not know it, or not durably. Returns also
     /// whether there is room for its outcome.
     pub(super) fn keep<St: Store>(engine: &Engine<St>, slot: Slot, ended: impl Into<Ended>) -> (Self, bool) {
-        let (id, turn, retrying) = (slot.id(), slot.turn(), engine.store.slots().retrying());
+        let (id, turn, retrying) = (slot.id, slot.turn, engine.store.slots().retrying());
         let is_whole = slot.remember(ended, engine.policy.kept());
         (Self { id, turn, retrying }, is_whole)
     }

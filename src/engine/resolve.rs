@@ -55,7 +55,7 @@ pub(super) async fn resolve_in<St: Store>(
     slot.begin_settling(engine.policy.kept());
     let transition = Transition::Resolve(fence, resolution, engine.policy.kept());
     let recorded = {
-        let recording = engine.record(slot.id(), transition);
+        let recording = engine.record(slot.id, transition);
         tokio::pin!(recording);
         match timeout(STORE_TIMEOUT, recording.as_mut()).await {
             Ok(recorded) => recorded,

@@ -40,11 +40,11 @@ pub(super) async fn wait_elsewhere<St: Store>(
 async fn look_for_end<St: Store>(engine: Arc<Engine<St>>, watch: EndWatch, asked: Fingerprint) {
     for pause in pauses(MIN_POLL_PAUSE, MAX_POLL_PAUSE).build() {
         // A notification may be missed, so the record is read after the pause in any case.
-        let _ = timeout_at(watch.tick(pause), engine.store.changed(watch.id())).await;
+        let _ = timeout_at(watch.tick(pause), engine.store.changed(watch.id)).await;
         if !watch.is_wanted() {
             return;
         }
-        match timeout(STORE_TIMEOUT, engine.store.load(watch.id())).await {
+        match timeout(STORE_TIMEOUT, engine.store.load(watch.id)).await {
             Ok(Ok(Some(record))) => {
                 let record = engine.presented(record);
                 let fingerprint = record.fingerprint;

@@ -182,6 +182,11 @@ pub enum Owner {
 }
 
 impl<O> State<O> {
+    /// Returns the outcome, if there is one that is kept.
+    pub(crate) fn outcome(&self) -> Option<&O> {
+        if let Self::Completed { outcome } = self { Some(outcome) } else { None }
+    }
+
     /// Returns whether the operation is done, so that it does not run again.
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Consumed { .. })

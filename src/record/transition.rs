@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::cause::Cause;
 use super::operation::Operation;
-use super::state::{ClaimPolicy, Fence, Record, State};
+use super::state::{ClaimPolicy, Fence, Record};
 use crate::clock::Timestamp;
 
 /// A step of an operation, which a store is asked to take.
@@ -199,10 +199,7 @@ impl<O> Transition<O> {
         match self {
             Self::Complete(Completion { result: RunResult::Outcome(outcome), .. })
             | Self::Resolve(_, Resolution::Outcome(outcome), _) => Some(outcome),
-            Self::Adopt(record) => match &record.state {
-                State::Completed { outcome } => Some(outcome),
-                _ => None,
-            },
+            Self::Adopt(record) => record.state.outcome(),
             // Every other transition leaves no outcome.
             _ => None,
         }

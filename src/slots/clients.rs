@@ -11,15 +11,8 @@ use dashmap::mapref::entry::Entry;
 /// The sender of a request, as far as limits are concerned: a hash under a secret of this process. Two clients that
 /// have the same hash by chance share what one has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Client(u64);
-
-impl Client {
-    /// The client with this hash.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only a layer has clients"))]
-    pub(crate) fn of(hash: u64) -> Self {
-        Self(hash)
-    }
-}
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only a layer has clients"))]
+pub(crate) struct Client(pub(crate) u64);
 
 /// The number of runs that each client has under way.
 #[derive(Debug, Default)]

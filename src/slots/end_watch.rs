@@ -18,7 +18,7 @@ use crate::key::RecordId;
 #[derive(Debug)]
 pub(crate) struct EndWatch {
     slots: Arc<Slots>,
-    id: RecordId,
+    pub(crate) id: RecordId,
     /// Shows the waiters the end. A clone is in `Slots::elsewhere`.
     phase: SharedPhase,
 }
@@ -40,10 +40,6 @@ impl Slots {
 }
 
 impl EndWatch {
-    pub(crate) fn id(&self) -> RecordId {
-        self.id
-    }
-
     /// Returns when to read after such a pause.
     pub(crate) fn tick(&self, pause: Duration) -> Instant {
         self.slots.ticks.after(pause)

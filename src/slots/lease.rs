@@ -41,13 +41,13 @@ impl Lease {
     /// Returns the session that has the lease. A run that is claimed from now on has this one, or a later one.
     #[must_use]
     pub fn session(&self) -> Option<RecordId> {
-        self.held().map(|held| held.session)
+        self.held.lock().map(|held| held.session)
     }
 
     /// Returns how much of the lease of `session` is left: nothing if this process has another session now.
     #[must_use]
     pub fn left(&self, session: RecordId) -> Duration {
-        let held = self.held().filter(|held| held.session == session);
+        let held = self.held.lock().filter(|held| held.session == session);
         held.map_or(Duration::ZERO, |held| held.until.saturating_duration_since(Instant::now()))
     }
 
@@ -60,7 +60,7 @@ impl Lease {
             while replaced.as_mut().poll(cx).is_ready() {
                 replaced.set(self.replaced.notified());
             }
-            let Some(held) = self.held().filter(|held| held.session == session) else { return Poll::Ready(()) };
+            let Some(held) = self.held.lock().filter(|held| held.session == session) else { return Poll::Ready(()) };
             let end = held.until.checked_sub(held.margin).unwrap_or(held.until);
             if end <= Instant::now() {
                 return Poll::Ready(());
@@ -71,10 +71,6 @@ impl Lease {
             timer.as_mut().poll(cx)
         })
         .await;
-    }
-
-    fn held(&self) -> Option<HeldLease> {
-        *self.held.lock()
     }
 }
 

@@ -21,9 +21,10 @@ use crate::record::Cause;
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
-    id: RecordId,
-    /// The number of this slot. Later slots of the same id have greater ones.
-    turn: u64,
+    pub(crate) id: RecordId,
+    /// The number of this slot, which no other slot of the store has; see `UnsavedEnds::forget`. Later slots of the
+    /// same id have greater ones.
+    pub(crate) turn: u64,
     client: Option<Client>,
     /// Shows duplicates the run's phase. A clone is in the run's place.
     phase: SharedPhase,
@@ -72,15 +73,6 @@ impl Slots {
 }
 
 impl Slot {
-    pub(crate) fn id(&self) -> RecordId {
-        self.id
-    }
-
-    /// Returns the number of this slot, which no other slot of the store has; see `UnsavedEnds::forget`.
-    pub(crate) fn turn(&self) -> u64 {
-        self.turn
-    }
-
     /// Marks the run's end as being recorded from now on. If the slot is dropped before the store has answered, the end
     /// can perhaps be read in the store but may not be durable, and no request may be answered from it. The slot is
     /// then not freed for as long as an outcome is kept.

@@ -126,40 +126,36 @@ impl Telemetry {
 
     /// Counts an event, and passes it to the observer.
     pub fn happened(&self, event: Event) {
-        let Counters { replays, waited, claimed, recorded, unsaved, interrupted, settled, .. } = &self.counters;
-        let Counters { disputed, swept, lease_renewals, lease_losses, breaker_openings, refused, .. } = &self.counters;
-        let count = |counter: &AtomicU64, by: usize| _ = counter.fetch_add(by as u64, Ordering::Relaxed);
+        let counters = &self.counters;
         match event {
-            Event::Replayed(_) => count(replays, 1),
-            Event::Waited(_) => count(waited, 1),
-            Event::Claimed(_) => count(claimed, 1),
-            Event::Recorded(_) => count(recorded, 1),
-            Event::Unsaved => count(unsaved, 1),
-            Event::Interrupted(_) => count(interrupted, 1),
-            Event::Settled(_) => count(settled, 1),
-            Event::Disputed => count(disputed, 1),
-            Event::Swept(records) => count(swept, records),
-            Event::Lease(LeaseChange::Renewed) => count(lease_renewals, 1),
-            Event::Lease(LeaseChange::Lost) => count(lease_losses, 1),
-            Event::BreakerOpened => count(breaker_openings, 1),
-            Event::BreakerClosed => {}
-            Event::Refused(kind, _) => count(&refused[kind], 1),
+            Event::Replayed(began) => self.count(&counters.replays, 1, |observer| observer.replayed(began.elapsed())),
+            Event::Waited(took) => self.count(&counters.waited, 1, |observer| observer.waited(took)),
+            Event::Claimed(asked) => self.count(&counters.claimed, 1, |observer| observer.claimed(asked.elapsed())),
+            Event::Recorded(sent) => self.count(&counters.recorded, 1, |observer| {
+                sent.into_iter().for_each(|sent| observer.recorded(sent.elapsed()));
+            }),
+            Event::Unsaved => self.count(&counters.unsaved, 1, |observer| observer.unsaved()),
+            Event::Interrupted(cause) => self.count(&counters.interrupted, 1, |observer| observer.interrupted(cause)),
+            Event::Settled(by) => self.count(&counters.settled, 1, |observer| observer.settled(by)),
+            Event::Disputed => self.count(&counters.disputed, 1, |observer| observer.disputed()),
+            Event::Swept(records) => self.count(&counters.swept, records, |observer| observer.swept(records)),
+            Event::Lease(change) => {
+                let counter = match change {
+                    LeaseChange::Renewed => &counters.lease_renewals,
+                    LeaseChange::Lost => &counters.lease_losses,
+                };
+                self.count(counter, 1, |observer| observer.lease(change));
+            }
+            Event::BreakerOpened => self.count(&counters.breaker_openings, 1, |observer| observer.breaker(true)),
+            Event::BreakerClosed => self.notify(|observer| observer.breaker(false)),
+            Event::Refused(kind, name) => self.count(&counters.refused[kind], 1, |observer| observer.rejected(name)),
         }
-        self.notify(|observer| match event {
-            Event::Replayed(began) => observer.replayed(began.elapsed()),
-            Event::Waited(took) => observer.waited(took),
-            Event::Claimed(asked) => observer.claimed(asked.elapsed()),
-            Event::Recorded(sent) => sent.into_iter().for_each(|sent| observer.recorded(sent.elapsed())),
-            Event::Unsaved => observer.unsaved(),
-            Event::Interrupted(cause) => observer.interrupted(cause),
-            Event::Settled(by) => observer.settled(by),
-            Event::Disputed => observer.disputed(),
-            Event::Swept(records) => observer.swept(records),
-            Event::Lease(change) => observer.lease(change),
-            Event::BreakerOpened => observer.breaker(true),
-            Event::BreakerClosed => observer.breaker(false),
-            Event::Refused(_, name) => observer.rejected(name),
-        });
+    }
+
+    #[inline]
+    fn count(&self, counter: &AtomicU64, by: usize, event: impl FnOnce(&dyn Observer)) {
+        counter.fetch_add(by as u64, Ordering::Relaxed);
+        self.notify(event);
     }
 }
 

@@ -9,11 +9,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quick_cache::sync::{Cache as Sharded, EntryAction, EntryResult};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::key::RecordId;
-use crate::record::{Fence, Record, State};
+use crate::record::{Fence, Record};
 
 /// The bytes that an entry takes in addition to its outcome.
 const ENTRY_BYTES: u64 = 256;
@@ -45,12 +46,9 @@ enum Entry {
 impl Weighter<RecordId, Entry> for ByBytes {
     fn weight(&self, _: &RecordId, entry: &Entry) -> u64 {
         let Entry::Known(record, _) = entry else { return TOMBSTONE_BYTES };
-        let outcome = match &record.state {
-            State::Completed { outcome } => outcome.len() as u64,
-            // A shared store also puts in consumed records, which have no outcome. No store puts in the other two.
-            State::Running { .. } | State::Interrupted { .. } | State::Consumed { .. } => 0,
-        };
-        ENTRY_BYTES + outcome + record.origin.bytes() as u64
+        // A shared store also puts in consumed records, which have no outcome. No store puts in the other two states.
+        let outcome = record.state.outcome().map_or(0, Bytes::len);
+        ENTRY_BYTES + outcome as u64 + record.origin.bytes() as u64
     }
 }
 
@@ -113,7 +111,7 @@ impl Cache {
             let is_replaced = match entry {
                 Entry::Known(known, was_of_transaction) if known.fence == fence => {
                     is_of_transaction |= *was_of_transaction;
-                    has_answer(known) && !has_answer(&record)
+                    known.state.outcome().is_some() && record.state.outcome().is_none()
                 }
                 entry => entry.fence() < fence,
             };
@@ -159,20 +157,16 @@ impl Cache {
     }
 }
 
-fn has_answer(record: &Record) -> bool {
-    matches!(record.state, State::Completed { .. })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
-    use crate::record::{Change, Completion, Current, Fence, Hold, Operation, Origin, RunResult, Transition, next};
+    use crate::record::{
+        Change, Completion, Current, Fence, Hold, Operation, Origin, RunResult, State, Transition, next,
+    };
 
     fn id(number: u64) -> RecordId {
         RecordId::from_bytes(*blake3::hash(&number.to_be_bytes()).as_bytes())

@@ -139,7 +139,7 @@ mod tests {
     fn a_quarter_is_for_each_kind_and_what_is_given_back_is_there_again() {
         let budget = Arc::new(Budget::new(1024 * KIB));
         let clients = Cell::new(0);
-        let share = || Share::new(&budget, Client::of(clients.replace(clients.get() + 1)));
+        let share = || Share::new(&budget, Client(clients.replace(clients.get() + 1)));
         let (mut large, mut growing, mut small) = (share(), share(), share());
         assert!(large.grow(512 * KIB) && large.grow(256 * KIB));
         assert!(!large.grow(1), "three quarters are taken");

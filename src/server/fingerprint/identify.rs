@@ -274,7 +274,7 @@ impl Sameness {
         if let Some(names) = credentials {
             self.credentials.for_each(parts, names, |name, value| (name, value).hash(&mut hasher));
         }
-        Client::of(hasher.finish())
+        Client(hasher.finish())
     }
 }
 

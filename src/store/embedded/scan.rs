@@ -1,10 +1,8 @@
 //! Lists records.
 
-use std::sync::Arc;
-
 use super::layout::keys;
-use super::layout::storage_engine::{ReadError, StorageEngine};
-use super::read::{head, on_blocking_thread};
+use super::layout::storage_engine::{ReadError, StorageEngine, scan_from};
+use super::read::head;
 use super::state::StoreState;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
@@ -14,36 +12,15 @@ use crate::store::listed::{ListedRecord, OutcomeStart};
 use crate::store::page::{Cursor, List, Page};
 
 impl<E: StorageEngine> StoreState<E> {
-    /// Returns a page of a list.
-    pub(super) async fn list(
-        self: &Arc<Self>,
-        list: List,
-        after: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
-        self.check()?;
-        match list {
-            List::All => on_blocking_thread(self, move |shared, engine| shared.all(engine, after, limit)).await,
-            List::Interrupted => {
-                on_blocking_thread(self, move |shared, engine| shared.interrupted(engine, after, limit)).await
-            }
-            List::Running => Ok(Page::of_all(list, self.running(), after, limit)),
-            List::Disputed => Ok(Page::default()),
-        }
-    }
-
     /// Reads the records themselves. Blocks its thread.
-    fn all(&self, engine: &E, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+    pub(super) fn all(&self, engine: &E, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         let after = after.and_then(Cursor::id);
         let now = self.time.now();
         let from = after.map_or_else(|| keys::RECORDS.to_vec(), |id| keys::record(&id).to_vec());
         let (mut records, mut seen, mut last) = (Vec::new(), 0, None);
-        for entry in engine.range(from) {
+        for entry in scan_from(engine, from) {
             // No record is at fault here, so the error names none: its id is all zeros.
             let (key, value) = entry.map_err(|error| self.read_failed(error, RecordId::from_bytes([0; 32])))?;
-            if !key.as_ref().starts_with(keys::RECORDS) {
-                break;
-            }
             // A key that is too short for an id is not one that the store wrote. The first one may be `after` itself.
             let Some(id) = keys::id_of(key.as_ref()).filter(|id| Some(*id) > after) else { continue };
             if seen == limit {
@@ -73,19 +50,16 @@ impl<E: StorageEngine> StoreState<E> {
     }
 
     /// Reads the index of interrupted operations, and the record of each. Blocks its thread.
-    fn interrupted(&self, engine: &E, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+    pub(super) fn interrupted(&self, engine: &E, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         let after = after.and_then(Cursor::since);
         let (mut records, mut next) = (Vec::new(), None);
         // The range begins with the last operation of the page before, which is left out.
         let from =
             after.map_or_else(|| keys::INTERRUPTED.to_vec(), |(since, id)| keys::interrupted(since, &id).to_vec());
-        for entry in engine.range(from) {
+        for entry in scan_from(engine, from) {
             // No record is at fault here, so the error names none: its id is all zeros.
             let (key, _) = entry.map_err(|error| self.read_failed(error, RecordId::from_bytes([0; 32])))?;
             let key = key.as_ref();
-            if !key.starts_with(keys::INTERRUPTED) {
-                break;
-            }
             if records.len() == limit {
                 next = records.last().map(|last| List::Interrupted.place(last));
                 break;
@@ -113,7 +87,7 @@ impl<E: StorageEngine> StoreState<E> {
     }
 
     /// Returns the operations whose claims are on disk and whose runs are under way, from memory.
-    fn running(&self) -> Vec<ListedRecord> {
+    pub(super) fn running(&self) -> Vec<ListedRecord> {
         self.runs.lock().all().map(|(id, record)| ListedRecord::without_outcome(id, record)).collect()
     }
 }

@@ -251,11 +251,6 @@ impl<E: StorageEngine> StoreState<E> {
         self.batch.lock().map(|started| started.elapsed())
     }
 
-    /// Sets when the batch under way began; `None` once it is over.
-    pub(super) fn set_batch(&self, started: Option<Instant>) {
-        *self.batch.lock() = started;
-    }
-
     /// Leaves a time in which the process did not run, and which has just ended, out of the age of the batch under way.
     pub(super) fn leave_out(&self, time: Duration) {
         if let Some(started) = &mut *self.batch.lock() {

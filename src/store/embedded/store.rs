@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use super::command::{Asked, Command, ReplyTo, Submitted};
 use super::layout::storage_engine::StorageEngine;
 use super::queue::Sender;
+use super::read::{self, on_blocking_thread};
 use super::state::StoreState;
 use super::transact::{Purpose, Transact};
-use super::{close, read};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Fence, Record, Transition};
@@ -35,12 +35,12 @@ use crate::timeouts::STORE_ANSWER_TIMEOUT;
 /// came in meanwhile (group commit). While few commands have come and other runs are under way, it waits for theirs for
 /// up to some 0.2 ms more. If a write, sync or read fails, or a write does not return within a minute, the store is
 /// [poisoned](Health::Poisoned): it answers only what memory can, and the process must be restarted.
-pub struct EmbeddedStore<E: StorageEngine>(Arc<Inner<E>>);
+pub struct EmbeddedStore<E: StorageEngine>(pub(super) Arc<Inner<E>>);
 
 /// The state that the clones share. When the last one is dropped, so is `writer`, and the writer's thread ends.
-struct Inner<E: StorageEngine> {
-    shared: Arc<StoreState<E>>,
-    writer: Sender<Command<E>>,
+pub(super) struct Inner<E: StorageEngine> {
+    pub(super) shared: Arc<StoreState<E>>,
+    pub(super) writer: Sender<Command<E>>,
 }
 
 impl<E: StorageEngine> Clone for EmbeddedStore<E> {
@@ -79,20 +79,6 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     /// The sync takes place even if its answer is not awaited.
     pub fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<E> {
         answer(self.send(Command::Sync))
-    }
-
-    /// Finishes the work that was sent and closes the store, for all its handles. Returns when the directory can be
-    /// opened again, or after ten seconds.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] if the application still holds a handle of the database that `db` lent, or the disk
-    /// does not return. [`StoreError::Uncertain`] if the store is closed, but was poisoned, before or just now. What
-    /// was answered is durable even then.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, the store may be closed or still closing; call it again.
-    pub async fn close(&self) -> Result<(), StoreError> {
-        close::close(&self.0.shared, &self.0.writer).await
     }
 
     /// Returns a fence that is above all that were given so far.
@@ -252,7 +238,16 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
     }
 
     async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
-        self.0.shared.list(list, after, limit).await
+        let shared = &self.0.shared;
+        shared.check()?;
+        match list {
+            List::All => on_blocking_thread(shared, move |shared, engine| shared.all(engine, after, limit)).await,
+            List::Interrupted => {
+                on_blocking_thread(shared, move |shared, engine| shared.interrupted(engine, after, limit)).await
+            }
+            List::Running => Ok(Page::of_all(list, shared.running(), after, limit)),
+            List::Disputed => Ok(Page::default()),
+        }
     }
 
     fn now(&self) -> Timestamp {

@@ -40,9 +40,9 @@ pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: R
         if commands.wait(1, wait) == Err(Closed) {
             break None;
         }
-        shared.set_batch(Some(Instant::now()));
+        *shared.batch.lock() = Some(Instant::now());
         let close = writer.batch(&engine, &mut commands);
-        shared.set_batch(None);
+        *shared.batch.lock() = None;
         if close.is_some() {
             break close;
         }

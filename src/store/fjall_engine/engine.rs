@@ -139,7 +139,7 @@ impl StorageEngine for FjallEngine {
     /// Every step is atomic: fjall recovers all of a batch or nothing.
     fn write(&self, step: Writes) -> Result<(), String> {
         self.memtables.wait_for(&self.db, &self.records)?;
-        self.memtables.written.add(step.bytes());
+        self.memtables.written.add(step.bytes);
         let mut batch = self.db.batch();
         add(&mut batch, &self.records, step);
         batch.commit().map_err(|error| write_failed(&error))
@@ -159,7 +159,7 @@ impl StorageEngine for FjallEngine {
         let failed = |reason| CommitError::Store(StoreError::uncertain(reason));
         let (outcome, bytes, changes) = effect.call(&self.records)?;
         let writes = writes_of(&outcome)?;
-        let all = bytes + writes.bytes();
+        let all = bytes + writes.bytes;
         let mut batch = self.db.batch();
         add(&mut batch, &self.records, writes);
         self.memtables.wait_for(&self.db, &self.records).map_err(failed)?;

@@ -277,19 +277,15 @@ fn split<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 /// read and found empty takes no memory.
 fn read(journal: &Path) -> io::Result<Vec<u8>> {
     static ZEROS: [u8; 65_536] = [0; 65_536];
-    let (mut file, mut chunk, mut bytes, mut length) = (File::open(journal)?, ZEROS.to_vec(), Vec::new(), 0);
-    loop {
-        let read = match file.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if chunk[..read] != ZEROS[..read] {
+    let (mut file, mut chunk) = (File::open(journal)?, Vec::with_capacity(ZEROS.len()));
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while file.by_ref().take(ZEROS.len() as u64).read_to_end(&mut chunk)? > 0 {
+        if chunk != ZEROS[..chunk.len()] {
             bytes.resize(length, 0);
-            bytes.extend_from_slice(&chunk[..read]);
+            bytes.extend_from_slice(&chunk);
         }
-        length += read;
+        length += chunk.len();
+        chunk.clear();
     }
     bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
     Ok(bytes)

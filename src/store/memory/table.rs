@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ahash::RandomState;
+use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::{Entry, OccupiedEntry};
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use crate::key::RecordId;
 use crate::laboratory::point;
 #[cfg(feature = "test-util")]
 use crate::record::Owner;
-use crate::record::{self, Applied, Change, Current, Fence, Record, State, Transition};
+use crate::record::{self, Applied, Change, Current, Fence, Record, Transition};
 use crate::slots::Slots;
 use crate::store::error::StoreError;
 use crate::store::listed::ListedRecord;
@@ -182,6 +183,6 @@ impl Table {
 }
 
 fn size(record: &Record) -> usize {
-    let outcome = if let State::Completed { outcome } = &record.state { outcome.len() } else { 0 };
+    let outcome = record.state.outcome().map_or(0, Bytes::len);
     RECORD_BYTES + outcome + record.origin.bytes()
 }

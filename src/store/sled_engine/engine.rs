@@ -86,7 +86,7 @@ impl SledEngine {
     /// sled may make new pages while it reads, if one has grown too long, and two threads should not do so at once. The
     /// store's own readers are counted, and the application's are not.
     fn alone(&self, step: &Writes) -> Option<RwLockReadGuard<'_, bool>> {
-        Some(self.is_lent.read()).filter(|is_lent| !step.is_atomic() && !**is_lent)
+        Some(self.is_lent.read()).filter(|is_lent| !step.is_atomic && !**is_lent)
     }
 }
 

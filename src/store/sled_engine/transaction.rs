@@ -123,7 +123,7 @@ pub(super) fn run(store: &Tree, effect: &mut Transaction, writes_of: RecordWrite
 /// Turns a step into a batch, of which sled recovers everything or nothing.
 pub(super) fn as_batch(step: Writes) -> sled::Batch {
     let mut batch = sled::Batch::default();
-    for (key, value) in step.entries() {
+    for (key, value) in step.entries {
         match value {
             Some(value) => batch.insert(key, &*value),
             None => batch.remove(key),

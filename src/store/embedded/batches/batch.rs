@@ -107,7 +107,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     /// Makes room for this many commands more, so that maps and lists rarely grow while they are decided.
     pub(crate) fn reserve(&mut self, commands: usize) {
         self.overlay.reserve(commands);
-        self.step.writes.reserve(commands);
+        self.step.writes.entries.reserve(commands);
         self.step.listings.reserve(commands);
         self.fresh.reserve(commands);
         self.answers.reserve(commands);

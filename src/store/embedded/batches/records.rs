@@ -57,7 +57,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         *count = count.saturating_add_signed(i64::from(new.is_some()) - i64::from(old.is_some()));
         *outcomes = outcomes.saturating_add_signed(outcome_bytes(new.as_ref()) - outcome_bytes(old.as_ref()));
         if !is_one_by_one(old.as_ref(), new.as_ref()) {
-            self.step.writes.require_atomic();
+            self.step.writes.is_atomic = true;
         }
         if self.overlay.contains_key(&id) {
             // An outcome that an earlier command of this batch recorded is replaced or removed.
@@ -92,7 +92,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     fn enter(&mut self, id: RecordId, record: &Record<Stored>, outcome: Bytes) {
         match &record.state {
             State::Running { .. } => {
-                self.step.writes.count(LISTED_BYTES);
+                self.step.writes.bytes += LISTED_BYTES;
                 let entry = self.step.listings.claimed(&id, record.fence, || self.shared.next_number());
                 self.shared.runs.lock().begin(id, record.clone(), entry);
             }
@@ -186,7 +186,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     pub(crate) fn list_expiry(&mut self, id: RecordId, fence: Fence, expires: Timestamp) -> Timestamp {
         let listed = expires.max(self.now).max(self.shared.swept_until());
         self.step.listings.expiring(listed, &id, fence);
-        self.step.writes.count(LISTED_BYTES);
+        self.step.writes.bytes += LISTED_BYTES;
         self.listed += 1;
         self.step.has_writes = true;
         listed
@@ -206,14 +206,14 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// Writes a key that belongs to no record.
     pub(crate) fn write(&mut self, key: &[u8], value: impl Into<Bytes>) {
         self.step.writes.insert(key, value);
-        self.step.writes.require_atomic();
+        self.step.writes.is_atomic = true;
         self.step.has_writes = true;
     }
 
     /// Removes a key that belongs to no record.
     pub(crate) fn erase(&mut self, key: &[u8]) {
         self.step.writes.remove(key);
-        self.step.writes.require_atomic();
+        self.step.writes.is_atomic = true;
         self.step.has_writes = true;
     }
 }

@@ -22,7 +22,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// Writes what was decided so far, if another command might not fit into the step. It is called between two
     /// commands. If it fails, the batch fails.
     pub(crate) fn write_if_full(&mut self) {
-        if self.step.writes.bytes() + MAX_COMMAND_BYTES > E::MAX_STEP {
+        if self.step.writes.bytes + MAX_COMMAND_BYTES > E::MAX_STEP {
             self.write_decided();
         }
     }
@@ -75,10 +75,10 @@ impl<E: StorageEngine> Batch<'_, E> {
         let written = listings.write(writes, || self.shared.next_number());
         self.totals.numbers = self.totals.numbers.wrapping_add(written);
         let mut leaving = std::mem::take(leaving);
-        if leaving.len() > MAX_LEAVING || writes.len() > MAX_IN_ORDER {
-            writes.require_atomic();
+        if leaving.len() > MAX_LEAVING || writes.entries.len() > MAX_IN_ORDER {
+            writes.is_atomic = true;
         }
-        if writes.is_atomic() || *is_transaction {
+        if writes.is_atomic || *is_transaction {
             // The removals are recovered with these totals, which therefore need not name them.
             leaving.clear();
         }
@@ -114,7 +114,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         for slice in ahead.chunks(CHUNKS_AT_ONCE) {
             let mut chunks = Writes::default();
             slice.iter().for_each(|(key, chunk)| chunks.insert(key, chunk.clone()));
-            chunks.require_atomic();
+            chunks.is_atomic = true;
             self.engine.write(chunks)?;
             self.sync_engine()?;
             self.unsynced = 0;
@@ -123,11 +123,11 @@ impl<E: StorageEngine> Batch<'_, E> {
         // until this function returns.
         let alone = self.shared.readers.try_acquire_many(READERS);
         if alone.is_err() {
-            self.step.writes.require_atomic();
+            self.step.writes.is_atomic = true;
         }
         let writes = self.take_writes();
-        self.sync_from(E::MAX_STEP.saturating_sub(writes.bytes()))?;
-        self.unsynced += writes.bytes();
+        self.sync_from(E::MAX_STEP.saturating_sub(writes.bytes))?;
+        self.unsynced += writes.bytes;
         self.engine.write(writes)
     }
 }

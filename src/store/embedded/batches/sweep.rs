@@ -12,7 +12,7 @@ use crate::key::RecordId;
 use crate::record::{Fence, Record, State};
 use crate::store::StoreError;
 use crate::store::embedded::layout::cleared::Cleared;
-use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan_keys};
+use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan_from, scan_keys};
 use crate::store::embedded::layout::{keys, listing};
 
 /// The number of listing entries that are removed between two notes of how far the store has come. Each has at most 4
@@ -66,12 +66,9 @@ fn note_cleared<E: StorageEngine>(batch: &mut Batch<'_, E>) {
 fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(usize, usize), StoreError> {
     let (mut seen, mut swept, mut due) = (0, 0, None);
     let from = batch.shared.swept_until();
-    for entry in batch.engine.range(keys::expiry(from, 0).to_vec()) {
+    for entry in scan_from(batch.engine, keys::expiry(from, 0).to_vec()) {
         let (key, value) = read(batch, entry)?;
         let (key, value) = (key.as_ref(), value.as_ref());
-        if !key.starts_with(keys::EXPIRY) {
-            break;
-        }
         // A key that is too short for a time is not one that the store wrote.
         let Some(expires) = keys::time_of(key) else { continue };
         if expires > batch.now || seen >= limit {

@@ -61,7 +61,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             let record = self.completed(live, completion, outcome).ok_or(CommitError::Superseded)?;
             let (writes, batch) =
                 self.apart(id, current.clone(), record, outcome.clone()).map_err(CommitError::Store)?;
-            (apart, bytes) = (Some(batch), writes.bytes());
+            (apart, bytes) = (Some(batch), writes.bytes);
             Ok(writes)
         });
         let outcome = self.ran(ran, bytes)?;

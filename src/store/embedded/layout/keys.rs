@@ -34,24 +34,17 @@ pub(crate) const TOTALS: &[u8] = b"mtotals";
 pub(crate) const CLEARED: &[u8] = b"mcleared";
 
 pub(crate) fn record(id: &RecordId) -> [u8; 33] {
-    let mut key = [b'r'; 33];
-    key[1..].copy_from_slice(id.as_bytes());
-    key
+    join(&[RECORDS, id.as_bytes()])
 }
 
 /// Returns the key of an entry that lists runs.
 pub(crate) fn claimed(number: u64) -> [u8; 9] {
-    let mut key = [b'n'; 9];
-    key[1..].copy_from_slice(&number.to_be_bytes());
-    key
+    join(&[RUNNING, &number.to_be_bytes()])
 }
 
 /// Returns the key of an entry that lists records that expire at that time.
 pub(crate) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
-    let mut key = [b'e'; 17];
-    key[1..9].copy_from_slice(&expires.as_millis().to_be_bytes());
-    key[9..].copy_from_slice(&number.to_be_bytes());
-    key
+    join(&[EXPIRY, &expires.as_millis().to_be_bytes(), &number.to_be_bytes()])
 }
 
 /// Returns whether this is the key of an entry that lists records, or of a chunk of an outcome.
@@ -61,27 +54,21 @@ pub(crate) fn is_entry_or_chunk(key: &[u8]) -> bool {
 
 /// Returns the key by which an interrupted operation is listed, the oldest first.
 pub(crate) fn interrupted(since: Timestamp, id: &RecordId) -> [u8; 41] {
-    let mut key = [b'i'; 41];
-    key[1..9].copy_from_slice(&since.as_millis().to_be_bytes());
-    key[9..].copy_from_slice(id.as_bytes());
-    key
+    join(&[INTERRUPTED, &since.as_millis().to_be_bytes(), id.as_bytes()])
 }
 
 pub(crate) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
-    let mut key = [0; 45];
-    key[..41].copy_from_slice(&chunks_of(id, fence));
-    key[41..].copy_from_slice(&index.to_be_bytes());
-    key
+    join(&[&chunks_of(id, fence), &index.to_be_bytes()])
 }
 
-/// Returns the prefix of the keys of all chunks of an outcome.
+/// Returns the prefix of the keys of all chunks of an outcome. An id can have several, under different fences.
 pub(crate) fn chunks_of(id: &RecordId, fence: Fence) -> [u8; 41] {
-    of_outcome(b'c', id, fence)
+    join(&[b"c", id.as_bytes(), &fence.0.to_be_bytes()])
 }
 
 /// Returns the key of the orphan of an outcome whose record is gone.
 pub(crate) fn orphan(id: &RecordId, fence: Fence) -> [u8; 41] {
-    of_outcome(b'g', id, fence)
+    join(&[ORPHANS, id.as_bytes(), &fence.0.to_be_bytes()])
 }
 
 /// Returns the prefix of the keys of all chunks that an orphan leads to.
@@ -122,10 +109,12 @@ pub(crate) fn time_of(key: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_millis(u64::from_be_bytes(bytes)))
 }
 
-/// Returns the key that begins with `tag` and names one outcome. An id can have several, under different fences.
-fn of_outcome(tag: u8, id: &RecordId, fence: Fence) -> [u8; 41] {
-    let mut key = [tag; 41];
-    key[1..33].copy_from_slice(id.as_bytes());
-    key[33..].copy_from_slice(&fence.0.to_be_bytes());
+/// Returns the key that has these parts, which have `N` bytes together.
+fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let (mut key, mut at) = ([0; N], 0);
+    for part in parts {
+        key[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
     key
 }

@@ -24,56 +24,23 @@ pub(crate) const MAX_IN_ORDER: usize = 128;
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
     /// `None` removes the key. A later write of a key replaces an earlier one, so each key is written once.
-    entries: HashMap<Vec<u8>, Option<Bytes>, RandomState>,
-    /// An upper bound, because replaced writes stay counted.
-    bytes: usize,
-    is_atomic: bool,
+    pub(crate) entries: HashMap<Vec<u8>, Option<Bytes>, RandomState>,
+    /// The most bytes that are written, the engine's own included: replaced writes stay counted.
+    pub(crate) bytes: usize,
+    /// Whether all of the step is recovered, or nothing.
+    pub(crate) is_atomic: bool,
 }
 
 impl Writes {
     pub(crate) fn insert(&mut self, key: &[u8], value: impl Into<Bytes>) {
         let value = value.into();
-        self.count(key.len() + value.len() + ENTRY_BYTES);
+        self.bytes += key.len() + value.len() + ENTRY_BYTES;
         self.entries.insert(key.into(), Some(value));
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) {
-        self.count(key.len() + ENTRY_BYTES);
+        self.bytes += key.len() + ENTRY_BYTES;
         self.entries.insert(key.into(), None);
-    }
-
-    /// Makes room for `keys` keys more.
-    pub(crate) fn reserve(&mut self, keys: usize) {
-        self.entries.reserve(keys);
-    }
-
-    /// Counts `bytes` bytes more.
-    pub(crate) fn count(&mut self, bytes: usize) {
-        self.bytes += bytes;
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Returns the most bytes that are written, the engine's own included.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Demands that all of the step is recovered, or nothing.
-    pub(crate) fn require_atomic(&mut self) {
-        self.is_atomic = true;
-    }
-
-    pub(crate) fn is_atomic(&self) -> bool {
-        self.is_atomic
-    }
-
-    /// Returns the entries in any order, for an atomic write.
-    #[cfg(feature = "sled")]
-    pub(crate) fn entries(self) -> impl Iterator<Item = (Vec<u8>, Option<Bytes>)> {
-        self.entries.into_iter()
     }
 
     /// Returns the entries in the order in which they may be written one by one:
@@ -117,7 +84,7 @@ mod tests {
         writes.insert(&keys::expiry(Timestamp::from_millis(1), 4), &b"list"[..]);
         writes.insert(&keys::claimed(5), &b"list"[..]);
         writes.insert(&keys::chunk(&id, Fence(1), 0), &b"chunk"[..]);
-        assert_eq!(writes.bytes(), 9 + 13 + 39 + 21 + 13 + 50 + 6 * ENTRY_BYTES);
+        assert_eq!(writes.bytes, 9 + 13 + 39 + 21 + 13 + 50 + 6 * ENTRY_BYTES);
         let order: Vec<u8> = writes.in_order().iter().map(|(key, _)| key[0]).collect();
         let (mut before, after) = (order[..3].to_vec(), &order[3..]);
         before.sort_unstable();

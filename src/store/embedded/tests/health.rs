@@ -132,7 +132,7 @@ fn a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_
         let shared = setup::<E>(&clock()).prepare(&directory.path().join("s")).unwrap();
         let mut looks = Looks::default();
         let mut look_after = |seconds| {
-            shared.set_batch(Some(Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()));
+            *shared.batch.lock() = Some(Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap());
             (looks.look(&shared), shared.health())
         };
         assert_eq!(look_after(1), (false, Health::Good));
@@ -140,7 +140,7 @@ fn a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_
         let (given_up, health) = look_after(61);
         assert!(given_up);
         assert!(matches!(health, Health::Poisoned { reason } if reason.contains("60s")));
-        shared.set_batch(None);
+        *shared.batch.lock() = None;
         assert!(matches!(shared.health(), Health::Poisoned { .. }), "it stays so: what is on disk is unknown");
         assert!(shared.check().is_err());
     });
@@ -152,7 +152,7 @@ fn a_time_in_which_the_process_was_stopped_is_not_one_in_which_a_write_has_not_r
     let still = Still::<MapEngine>::new();
     let before = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
     let look = |batch, last| {
-        still.shared.set_batch(Some(before(batch)));
+        *still.shared.batch.lock() = Some(before(batch));
         let mut looks = Looks::default();
         looks.last = before(last);
         (looks.look(&still.shared), still.shared.health())
@@ -262,13 +262,13 @@ fn while_the_writer_is_behind_new_keys_are_refused_at_once() {
     on_each!(E, {
         let still = Still::<E>::new();
         let after = |age, waiting| {
-            still.shared.set_batch(Some(Instant::now().checked_sub(Duration::from_millis(age)).unwrap()));
+            *still.shared.batch.lock() = Some(Instant::now().checked_sub(Duration::from_millis(age)).unwrap());
             still.shared.check_busy(waiting)
         };
         assert!(after(1_000, 4_095).is_ok());
         assert!(matches!(after(2_600, 0), Err(StoreError::Overloaded { .. })));
         assert!(matches!(after(0, 4_096), Err(StoreError::Overloaded { .. })));
-        still.shared.set_batch(None);
+        *still.shared.batch.lock() = None;
         assert!(still.shared.check_busy(0).is_ok());
         // After a write that never returned, the answer does not ask the client to come back in a moment.
         still.shared.poison("a write has not returned".to_owned());

@@ -165,9 +165,9 @@ impl StorageEngine for MapEngine {
         if self.writes_fail.load(Ordering::SeqCst) {
             return Err("on purpose".to_owned());
         }
-        self.last_was_atomic.store(step.is_atomic(), Ordering::SeqCst);
+        self.last_was_atomic.store(step.is_atomic, Ordering::SeqCst);
         let mut map = self.map.lock().unwrap();
-        for (key, value) in step.entries() {
+        for (key, value) in step.entries {
             match value {
                 Some(value) => drop(map.insert(key, value.to_vec())),
                 None => drop(map.remove(&key)),

@@ -52,7 +52,7 @@ fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
     }
     let step = batch.take_writes();
     drop(batch);
-    assert!(!step.is_atomic(), "its keys are written one by one");
+    assert!(!step.is_atomic, "its keys are written one by one");
     let keys = step.in_order();
     if count > keys.len() {
         return None;
