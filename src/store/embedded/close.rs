@@ -29,8 +29,8 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     ///
     /// # Cancel safety
     /// If the future is dropped, the store may be closed or still closing; call it again.
-    // In this order: refuses commands, ends the writer, releases the engine, waits for other handles, gives up the lock.
-    // After an error, another call goes on where this one was.
+    // In this order: refuses commands, ends the writer, releases the engine, waits for other handles, gives up the
+    // lock. After an error, another call goes on where this one was.
     pub async fn close(&self) -> Result<(), StoreError> {
         let shared = &self.0.shared;
         let deadline = Instant::now() + CLOSE_TIMEOUT;
@@ -54,8 +54,8 @@ impl<E: StorageEngine> EmbeddedStore<E> {
             // The inner result is an error if the thread has panicked; then it holds nothing any more.
             let _ = timeout_at(deadline, dropped).await.map_err(|_| stuck())?;
         }
-        // The engine's own threads may hold a handle a little longer, and the application holds a lent one for as long as
-        // it likes. Another call may have given the directory up, and another opening may have it.
+        // The engine's own threads may hold a handle a little longer, and the application holds a lent one for as long
+        // as it likes. Another call may have given the directory up, and another opening may have it.
         while !shared.lock.is_given_up() && !E::is_closed(&shared.path) {
             if Instant::now() >= deadline {
                 let held = "closed, but a handle of the database that was lent is still held; drop it";

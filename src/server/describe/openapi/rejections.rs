@@ -64,7 +64,8 @@ fn value(body: &Bytes) -> Option<Value> {
     serde_json::from_slice(body).ok().or_else(|| text().map(Value::from))
 }
 
-/// Returns whether a body has all members of the rejection's problem, of the same types, so that the problem's schema describes it.
+/// Returns whether a body has all members of the rejection's problem, of the same types, so that the problem's schema
+/// describes it.
 fn has_members_of(body: &Value, rejection: &Rejection) -> bool {
     let Value::Object(members) = rejection.problem() else { return false };
     members
