@@ -83,11 +83,24 @@ impl KeptHeaders {
         }
     }
 
-    /// Returns whether the options and the lists keep a header or a trailer with this name.
-    pub(crate) fn keeps(&self, name: &HeaderName) -> bool {
+    /// Returns the trailers to record, in their order.
+    pub(crate) fn choose_trailers<'a>(
+        &'a self,
+        trailers: &'a HeaderMap,
+    ) -> impl Iterator<Item = (&'a HeaderName, &'a http::HeaderValue)> {
+        trailers.iter().filter(|(name, _)| self.keeps(name))
+    }
+
+    /// Returns whether the options and the lists keep a header with this name.
+    fn keeps(&self, name: &HeaderName) -> bool {
         // The layer says it anew of each replay.
-        let is_barred = *name == Effect::HEADER || self.without.contains(name);
-        !is_barred && (self.with.contains(name) || !is_left_out(name.as_str()))
+        if *name == Effect::HEADER || self.without.contains(name) {
+            return false;
+        }
+        if self.with.contains(name) {
+            return true;
+        }
+        !is_left_out(name.as_str())
     }
 }
 

@@ -24,9 +24,6 @@ const VERSION: u8 = 1;
 /// The headers that a replay may get in addition: the marker, and a server's `Content-Length` and `Date`.
 const ADDED: usize = 3;
 
-/// What most answers need for all but the body, in bytes.
-const USUAL_HEAD: usize = 512;
-
 /// Records answers: decides which can be recorded, and which parts of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
@@ -66,23 +63,51 @@ impl Recorder {
         trailers: Option<&HeaderMap>,
     ) -> Bytes {
         let is_kept = self.kept_headers.choice(headers, &self.replay_header_name, trailers.is_some());
-        let mut head = Vec::with_capacity(USUAL_HEAD);
-        head.push(VERSION);
-        head.extend_from_slice(Prefix::of_number(status.as_u16().into()).as_bytes());
-        write_fields(&mut head, headers.iter().filter(|(name, _)| is_kept(name)));
-        head.push(u8::from(trailers.is_some()));
-        if let Some(trailers) = trailers {
-            write_fields(&mut head, trailers.iter().filter(|(name, _)| self.kept_headers.keeps(name)));
-        }
+        let kept = || headers.iter().filter(|(name, _)| is_kept(name));
+        let status = Prefix::of_number(status.as_u16().into());
+        let chosen = |trailers| self.kept_headers.choose_trailers(trailers);
+        let (kept_size, trailers) = (Size::of(kept()), trailers.map(|trailers| (trailers, Size::of(chosen(trailers)))));
         // A store counts the length of an outcome, but keeps its whole buffer. So the buffer must not be longer.
-        [&head, &**body].concat().into()
+        let trailers_bytes = trailers.as_ref().map_or(0, |(_, size)| size.bytes);
+        let length = 2 + status.as_bytes().len() + kept_size.bytes + trailers_bytes + body.len();
+        let mut outcome = Vec::with_capacity(length);
+        outcome.push(VERSION);
+        outcome.extend_from_slice(status.as_bytes());
+        write_fields(&mut outcome, &kept_size, kept());
+        outcome.push(u8::from(trailers.is_some()));
+        if let Some((trailers, size)) = trailers {
+            write_fields(&mut outcome, &size, chosen(trailers));
+        }
+        outcome.extend_from_slice(body);
+        outcome.into()
     }
 }
 
-/// Writes header fields, as the format has them.
-fn write_fields<'a>(bytes: &mut Vec<u8>, fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) {
-    let fields: Vec<_> = fields.collect();
-    bytes.extend_from_slice(Prefix::of_number(fields.len()).as_bytes());
+/// The size of header fields, as the format has them.
+struct Size {
+    /// The number of fields.
+    count: Prefix,
+    /// The bytes of the fields and their number.
+    bytes: usize,
+}
+
+impl Size {
+    fn of<'a>(fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Self {
+        let (mut count, mut bytes) = (0, 0);
+        for (name, value) in fields {
+            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                bytes += Prefix::of(part).as_bytes().len() + part.len();
+            }
+            count += 1;
+        }
+        let count = Prefix::of_number(count);
+        Self { count, bytes: bytes + count.as_bytes().len() }
+    }
+}
+
+/// Writes header fields of this size, as the format has them.
+fn write_fields<'a>(bytes: &mut Vec<u8>, size: &Size, fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) {
+    bytes.extend_from_slice(size.count.as_bytes());
     for (name, value) in fields {
         for part in [name.as_str().as_bytes(), value.as_bytes()] {
             bytes.extend_from_slice(Prefix::of(part).as_bytes());
