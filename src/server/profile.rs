@@ -233,15 +233,17 @@ impl Envelope {
     /// own can start from.
     #[must_use]
     pub fn render(&self, rejection: &Rejection) -> Response<Bytes> {
-        let mut response = match self {
+        match self {
             Self::Problem => rejection.render(),
             Self::Stripe => envelope::stripe(rejection),
             Self::Flat => envelope::flat(rejection),
             Self::Iceberg => envelope::iceberg(rejection),
-            Self::Custom(render) => render(rejection),
-        };
-        rejection.say(response.headers_mut());
-        response
+            Self::Custom(render) => {
+                let mut response = render(rejection);
+                rejection.say(response.headers_mut());
+                response
+            }
+        }
     }
 }
 

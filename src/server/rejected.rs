@@ -17,11 +17,14 @@ pub(super) fn answer(options: &Options, rejection: Rejection, is_grpc: bool) -> 
     let mut rejection = Rejection { problem_base, ..rejection };
     options.profile.name(&mut rejection);
     let mut response = match &options.render_rejection {
-        Some(render) => render(&rejection),
+        Some(render) => {
+            let mut response = render(&rejection);
+            rejection.say(response.headers_mut());
+            response
+        }
         None if is_grpc => grpc::render(&rejection),
         None => options.profile.envelope.render(&rejection),
     };
-    rejection.say(response.headers_mut());
     // A client would take a success for the answer to its request. A gRPC call has its own status.
     let is_refusal = |status: &StatusCode| is_of_answers(*status) && !status.is_success();
     if !is_grpc && !is_refusal(&response.status()) {

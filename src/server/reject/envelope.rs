@@ -51,8 +51,10 @@ fn plain(rejection: &Rejection, body: &Value) -> Response<Bytes> {
     *response.status_mut() = rejection.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if rejection.retry_with_same_key {
-        // Nothing else in this form says that a retry is of use. A rejection with a pause of its own overwrites it.
+        // Nothing else in this form says that a retry is of use. A rejection with a pause of its own overwrites it
+        // below.
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
+    rejection.say(response.headers_mut());
     response
 }

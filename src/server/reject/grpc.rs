@@ -29,6 +29,7 @@ pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
     if let Ok(message) = HeaderValue::try_from(utf8_percent_encode(&message, ESCAPED).to_string()) {
         headers.insert(GRPC_MESSAGE, message);
     }
+    rejection.say(headers);
     response
 }
 

@@ -180,9 +180,16 @@ impl Rejection {
         Self { status, title, ..Self::new(RejectionKind::Custom, detail) }
     }
 
+    /// The value of `Retry-After`. After 0 seconds a client would try again at once.
+    fn retry_after_seconds(&self) -> Option<u64> {
+        let rounded_up = |pause: Duration| pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0));
+        self.retry_after.map(|pause| rounded_up(pause).max(1))
+    }
+
     /// Notes that the same request may be tried again with the same key. The detail stays as it is.
-    pub(crate) fn same_key(self) -> Self {
-        Self { retry_with_same_key: true, ..self }
+    pub(crate) fn same_key(mut self) -> Self {
+        self.retry_with_same_key = true;
+        self
     }
 
     /// Returns the same rejection, of a probe. That nothing was done for the probe says nothing of the operation.
@@ -197,8 +204,9 @@ impl Rejection {
 
     /// Names the operation, which only an operator can settle. This is for a request that is known to be the
     /// operation's own, or whose answer is the same for every request with its key.
-    pub(crate) fn for_the_operator(self, id: &RecordId) -> Self {
-        Self { record_id: Some(*id), ..self }
+    pub(crate) fn for_the_operator(mut self, id: &RecordId) -> Self {
+        self.record_id = Some(*id);
+        self
     }
 
     /// Gives the rejection the origin of that operation. Only a request with the same fingerprint gets it.
@@ -213,8 +221,9 @@ impl Rejection {
     }
 
     /// Sets the pause before the next try, which may have the same key.
-    pub(crate) fn after(self, seconds: u64) -> Self {
-        Self { retry_after: Some(Duration::from_secs(seconds)), ..self.same_key() }
+    pub(crate) fn after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(Duration::from_secs(seconds));
+        self.same_key()
     }
 
     /// The beginning of the problem's `type`, as the layer has it set.
@@ -283,10 +292,7 @@ impl Rejection {
     /// Says in the head of an answer, in whatever form, when to try again and what the rejection says about the
     /// operation.
     pub(crate) fn say(&self, headers: &mut HeaderMap) {
-        if let Some(pause) = self.retry_after {
-            let rounded_up = pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0));
-            // After 0 seconds a client would try again at once.
-            let seconds = rounded_up.max(1);
+        if let Some(seconds) = self.retry_after_seconds() {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         self.effect.say(headers, Some(self.retry_with_same_key), self.original_status);
