@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
+use sfv::{BareItem, Item, Parser};
 
 use crate::Known;
 use crate::retry_after::retry_after;
@@ -146,43 +147,32 @@ impl Effect {
         only.and_then(Self::of).or(Some(unread).filter(|_| !status.is_success()))
     }
 
-    /// Reads a value of the header, strictly.
+    /// Reads a value of the header, strictly. Parameters of a later release are passed over.
     fn of(value: &HeaderValue) -> Option<Self> {
-        let mut parts = value.to_str().ok()?.split(';').map(str::trim);
-        let token = match parts.next()? {
+        let Item { bare_item, params } = Parser::new(value.as_bytes()).parse().ok()?;
+        let BareItem::Token(token) = bare_item else { return None };
+        let token = match token.as_str() {
             "none" => Token::None,
             "pending" | "unknown" => Token::Unknown,
             "done" => Token::Done,
             _ => return None,
         };
-        let mut effect = Self { token, retry: None, status: None };
-        for parameter in parts {
-            match parameter.split_once('=') {
-                None if parameter == "retry" => effect.retry = Some(true),
-                Some(("retry", "?1")) => effect.retry = Some(true),
-                Some(("retry", "?0")) => effect.retry = Some(false),
-                Some(("status", value)) => effect.status = Some(value.parse().ok()?),
-                // A parameter of a later release, and no second value, which a gateway has joined with this one.
-                Some((name, value)) if is_key(name) && !value.contains(',') => {}
-                None if is_key(parameter) => {}
-                _ => return None,
-            }
+        let retry = params.get("retry").map(BareItem::as_boolean);
+        let status = params.get("status").map(BareItem::as_integer);
+        if retry == Some(None) || status == Some(None) {
+            return None;
         }
-        Some(effect)
+        let status = status.flatten().and_then(|status| u64::try_from(i64::from(status)).ok());
+        Some(Self { token, retry: retry.flatten(), status })
     }
-}
-
-/// Returns whether a parameter of structured fields may have this name (RFC 9651, section 3.1.2).
-fn is_key(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_lowercase() || first == '*')
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(&byte))
-        && !["retry", "status"].contains(&name)
 }
 
 /// Returns whether an answer is gRPC's, as tower-idempotency has it.
 fn is_of_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes).split_at_checked(16);
-    kind.is_some_and(|(kind, rest)| {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    // One with two types is neither.
+    let only = types.next().filter(|_| types.next().is_none());
+    only.and_then(|only| only.as_bytes().split_at_checked(16)).is_some_and(|(kind, rest)| {
         kind.eq_ignore_ascii_case(b"application/grpc") && rest.first().is_none_or(|next| b"+; ".contains(next))
     })
 }
