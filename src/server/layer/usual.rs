@@ -107,8 +107,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// [`Unsure`](crate::Unsure). A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns an `Option` of
     /// a [`Meaning`](crate::Meaning) is enough; `None` leaves the answer to the default. Default: what the
     /// [`profile`](Self::profile) says of a 5xx, else [`Meaning::of_answer`](crate::Meaning::of_answer), and under
-    /// [`OnInterrupted::Rerun`] [`Meaning::of_answer_under_rerun`](crate::Meaning::of_answer_under_rerun); errors are
-    /// unknown.
+    /// [`OnInterrupted::Rerun`](crate::OnInterrupted::Rerun)
+    /// [`Meaning::of_answer_under_rerun`](crate::Meaning::of_answer_under_rerun); errors are unknown.
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|options| options.classify = Some(Hook(Arc::new(classify))))
     }
