@@ -157,13 +157,14 @@ impl Effect {
             "done" => Token::Done,
             _ => return None,
         };
-        let retry = params.get("retry").map(BareItem::as_boolean);
-        let status = params.get("status").map(BareItem::as_integer);
-        if retry == Some(None) || status == Some(None) {
-            return None;
+        let mut effect = Self { token, retry: None, status: None };
+        if let Some(retry) = params.get("retry") {
+            effect.retry = Some(retry.as_boolean()?);
         }
-        let status = status.flatten().and_then(|status| u64::try_from(i64::from(status)).ok());
-        Some(Self { token, retry: retry.flatten(), status })
+        if let Some(status) = params.get("status") {
+            effect.status = Some(i64::from(status.as_integer()?).try_into().ok()?);
+        }
+        Some(effect)
     }
 }
 

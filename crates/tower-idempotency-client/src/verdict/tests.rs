@@ -109,7 +109,7 @@ fn an_effect_that_is_malformed_joined_with_another_or_of_a_later_release_is_unkn
     for value in [
         "maybe", "none ;retry", "None", "NONE;retry", "none,unknown", "none;retry, unknown;retry=?0",
         "none;retry=?0, none", "none;;", "none;=x", "none;retry=1", "none;retry=?2", "none;Retry", "none;a=b, c",
-        "\"none\"", "", "done;status=x", "done;status", "done;status=200, done;status=402",
+        "\"none\"", "", "done;status=x", "done;status", "done;status=-1", "done;status=200, done;status=402",
     ] {
         let lines = [("idempotency-effect", value)];
         for status in [400, 403, 422] {
