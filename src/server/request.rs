@@ -139,7 +139,6 @@ where
         };
         let known = scope.as_ref().ok().and_then(Option::as_ref);
         let path = layer.options.path_of_id(&self.parts);
-        let id_of = |key: &Key| Options::record_id(known, key, path.as_deref());
         // Where no scope says who asks, the credentials do. Those whom the application rejects are one client to the
         // budget.
         let credentials = matches!(scope, Ok(None)).then(|| sameness.credentials.names(&self.parts, header_name));
@@ -155,7 +154,8 @@ where
         let body: Passage<B> = match whole(collected, declared, *max_request_body) {
             Ok(read) => read,
             Err(unread) => {
-                let id = self.key.as_ref().filter(|_| scope.is_ok()).and_then(|key| id_of(key).ok());
+                let key = self.key.as_ref().filter(|_| scope.is_ok());
+                let id = key.and_then(|key| Options::record_id(known, key, path.as_deref()).ok());
                 // The inner service and the budget for bodies are free for others while the rest is read on.
                 drop((self, bounds));
                 return Err(Ok(Box::pin(unread.refused(connection, |rejection| reject(id.as_ref(), rejection))).await));
@@ -175,15 +175,15 @@ where
             }
             Err(rejection) => return Err(Ok(reject(None, rejection))),
         };
-        let id = match id_of(&key) {
-            Ok(id) => id,
+        let found = scope.map_err(|rejection| *rejection).and_then(|scope| {
+            let id = Options::record_id(scope.as_ref(), &key, path.as_deref())?;
+            Ok((id, scope))
+        });
+        let (id, scope) = match found {
+            Ok(found) => found,
             Err(rejection) => return Err(Ok(reject(None, rejection))),
         };
         let fingerprint = sameness.fingerprint(&id, &self.parts, data, credentials.as_deref());
-        let scope = match scope {
-            Ok(scope) => scope,
-            Err(rejection) => return Err(Ok(reject(None, *rejection))),
-        };
         let slots = layer.engine.store.slots();
         // `true` if a run that is still under way has sent this request, by itself or through what it calls.
         let is_within = self.enclosing().is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
