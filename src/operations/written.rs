@@ -13,6 +13,7 @@ use super::answer::Answer;
 use super::change::{Action, Change};
 use crate::key::RecordId;
 use crate::record::Fence;
+use crate::server::not_applied::is_of_answers;
 
 /// A change, as it is written.
 #[derive(Debug, Deserialize)]
@@ -143,9 +144,8 @@ pub fn answer(status: Option<u16>, headers: Vec<(String, String)>, body: Bytes) 
     let wrong = |what: &str| format!("{what} can't be a part of an answer");
     let mut answer = Response::new(body);
     // An interim answer is none, and replays have no way to switch protocols.
-    let is_final = |status: &StatusCode| (200..600).contains(&status.as_u16());
-    *answer.status_mut() =
-        StatusCode::from_u16(status).ok().filter(is_final).ok_or_else(|| wrong(&format!("the status {status}")))?;
+    let final_status = StatusCode::from_u16(status).ok().filter(|status| is_of_answers(*status));
+    *answer.status_mut() = final_status.ok_or_else(|| wrong(&format!("the status {status}")))?;
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong("a header of such a name"))?;
         let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong(&format!("such a value of {name}")))?;

@@ -20,7 +20,7 @@ mod in_body;
 mod key_from;
 mod layer_state;
 mod look;
-mod not_applied;
+pub(crate) mod not_applied;
 mod on_replay;
 mod options;
 mod pointer;

@@ -63,7 +63,7 @@ pub(super) fn is_unknown(status: StatusCode) -> bool {
 
 /// Returns whether an answer can end with this status: interim ones (1xx) can't, and those from 600 on are none (RFC
 /// 9110, section 15).
-pub(super) fn is_of_answers(status: StatusCode) -> bool {
+pub(crate) fn is_of_answers(status: StatusCode) -> bool {
     (200..600).contains(&status.as_u16())
 }
 
