@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+use super::files::sources;
 use super::guide::root;
 
 const FAULTS: [&str; 10] = [
@@ -41,20 +42,15 @@ fn cells() -> Vec<Cell> {
 
 /// The functions under a directory that follow a test's attribute, or the macro that makes tests of them.
 fn tests_under(directory: &Path, found: &mut HashSet<String>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            tests_under(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let lines: Vec<_> = text.lines().map(str::trim).collect();
-            let below = lines.windows(2).filter(|pair| {
-                let above = pair[0];
-                let is_each = above.starts_with("on_both!(") || above == ");";
-                is_each || above.starts_with("#[test]") || above.starts_with("#[tokio::test")
-            });
-            found.extend(below.filter_map(|pair| name_of(pair[1])));
-        }
+    for path in sources(directory) {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        let below = lines.windows(2).filter(|pair| {
+            let above = pair[0];
+            let is_each = above.starts_with("on_both!(") || above == ");";
+            is_each || above.starts_with("#[test]") || above.starts_with("#[tokio::test")
+        });
+        found.extend(below.filter_map(|pair| name_of(pair[1])));
     }
 }
 

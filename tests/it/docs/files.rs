@@ -1,10 +1,26 @@
 //! The pages name files of the repository.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::guide::{pages, root};
 
 const ROOTS: [&str; 3] = ["", "src", "crates/tower-idempotency-shared/src"];
+
+/// The Rust sources below a directory.
+pub(super) fn sources(directory: &Path) -> Vec<PathBuf> {
+    let (mut sources, mut directories) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(path);
+            }
+        }
+    }
+    sources
+}
 
 #[test]
 fn the_files_that_the_pages_name_are_there() {
