@@ -122,6 +122,7 @@ impl<St: Store> LayerState<St> {
     }
 
     /// Reads a recorded answer of the operation `id`, or rejects the request if it can't be read. Counts that.
+    #[inline]
     pub(super) fn recorded_answer(&self, outcome: &Bytes, id: &RecordId) -> Result<WholeAnswer, Box<Rejection>> {
         snapshot::decode(outcome).ok_or_else(|| {
             // The digest of the record was right, so another program or a later release wrote these bytes.
@@ -131,6 +132,7 @@ impl<St: Store> LayerState<St> {
     }
 
     /// Returns an answer as a replay: it is marked as one, and reported.
+    #[inline]
     pub(super) fn replayed(&self, span: &Span, (mut answer, trailers): WholeAnswer, facts: Facts<'_>) -> WholeAnswer {
         self.engine.report(span, REPLAYED, facts);
         let marker = self.options.recorder.replay_header_name.clone();

@@ -145,9 +145,9 @@ pub(crate) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderM
         1 => Some(fields(outcome, &mut rest)?),
         _ => return None,
     };
-    let mut answer = Response::new(outcome.slice_ref(rest));
-    (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
-    Some((answer, trailers))
+    let (mut parts, data) = Response::new(outcome.slice_ref(rest)).into_parts();
+    (parts.status, parts.headers) = (status, headers);
+    Some((Response::from_parts(parts, data), trailers))
 }
 
 /// Returns the status of the answer whose outcome begins with these bytes, or `None` if they begin no outcome.

@@ -275,14 +275,16 @@ impl Rejection {
     /// `Retry-After` where that helps.
     #[must_use]
     pub fn render(&self) -> Response<Bytes> {
-        let uri = self.type_uri();
-        let body = serde_json::to_vec(&self.members(&uri)).unwrap_or_default();
+        // The `type`, and around it what makes it a `Link`.
+        let link = ["<", self.problem_base(), self.kind.slug(), ">; rel=\"describedby\""].concat();
+        let uri = &link[1..=self.problem_base().len() + self.kind.slug().len()];
+        let body = serde_json::to_vec(&self.members(uri)).unwrap_or_default();
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // A base that no header can have leaves the `Link` out. The body has the `type` in any case.
-        if let Ok(link) = HeaderValue::try_from(["<", &uri, ">; rel=\"describedby\""].concat()) {
+        if let Ok(link) = HeaderValue::try_from(link) {
             headers.insert(LINK, link);
         }
         self.say(headers);

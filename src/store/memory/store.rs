@@ -107,7 +107,8 @@ impl Records for MemoryStore {
 
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         point();
-        let record = self.table.rows.get(&id).and_then(|row| row.value().clone().live(self.table.time.now()));
+        let row = self.table.rows.get(&id).filter(|row| row.is_live(self.table.time.now()));
+        let record = row.map(|row| row.value().clone());
         point();
         ready(Ok(record))
     }
