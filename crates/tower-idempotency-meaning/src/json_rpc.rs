@@ -1,0 +1,28 @@
+//! JSON-RPC 2.0, and so MCP.
+
+use serde_json::Value;
+
+use crate::answer::{Answer, Says};
+
+/// Returns what a response says (JSON-RPC 2.0, section 5). A batch, and what is no response, says nothing.
+pub(crate) fn judge(answer: &Answer<'_>) -> Option<Says> {
+    let body = answer.json()?;
+    // A response has an `id`, also an error without a request: null.
+    if body.get("jsonrpc")? != "2.0" || body.get("id").is_none() || body.get("method").is_some() {
+        return None;
+    }
+    let error = &body["error"];
+    match body.get("result") {
+        // Also one of a tool over MCP with `isError`: it may have had an effect before it failed.
+        Some(_) if error.is_null() => return Some(Says::Done),
+        None | Some(Value::Null) if error.is_object() => {}
+        _ => return None,
+    }
+    Some(match error["code"].as_i64()? {
+        // Parse error, invalid request, method not found, invalid params.
+        -32700 | -32600 | -32601 | -32602 => Says::NotStarted,
+        // Internal error, and the server's own.
+        -32603 | -32099..=-32000 => Says::Failed,
+        _ => Says::Refused,
+    })
+}

@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+
+mod answer;
+mod graphql;
+mod grpc;
+mod json_rpc;
+mod judge;
+
+pub use answer::{Answer, Says};
+pub use grpc::{grpc_status, is_of_grpc};
+pub use judge::{BodyJudge, Rule, UnknownJudge, WrongRule};
