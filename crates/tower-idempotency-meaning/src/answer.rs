@@ -52,7 +52,7 @@ pub(crate) fn has_json(headers: &HeaderMap) -> bool {
 
 /// Returns the values of all lines of a field. Most answers have so few fields that comparing all names takes less time
 /// than hashing one.
-pub(crate) fn lines<'a>(headers: &'a HeaderMap, name: HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     headers.iter().filter_map(move |(other, value)| (*other == name).then_some(value.as_bytes()))
 }
 
