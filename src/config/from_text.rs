@@ -107,6 +107,7 @@ texts! {
 mod server {
     use http::{HeaderName, Method};
     use serde::{Deserialize as _, Deserializer};
+    use tower_idempotency_meaning::BodyJudge;
 
     use super::{Duration, FromText, Setting, setting};
     use crate::server::{KeptHeaders, KeyFrom, Profile};
@@ -143,6 +144,7 @@ mod server {
         OnInFlight: "\"reject\", or how long to wait, such as \"2s\"", |text| {
             if text == "reject" { Some(Self::Reject) } else { Duration::from_text(text).map(Self::Wait) }
         };
+        BodyJudge: "\"json-rpc\", \"graphql\" or \"grpc\"", |text| text.parse().ok();
         OnInterrupted: "\"refuse\" or \"rerun\"", |text| {
             match text {
                 "refuse" => Some(Self::Refuse),

@@ -11,6 +11,7 @@ use {
     crate::store::Store,
     crate::{FingerprintBody, IdempotencyLayer, OnInFlight, OnInterrupted},
     http::{HeaderName, Method},
+    tower_idempotency_meaning::BodyJudge,
     tracing::Level,
 };
 
@@ -94,6 +95,7 @@ settings! {
     credential_cookies: Vec<String>,
     on_in_flight: OnInFlight,
     on_interrupted: OnInterrupted,
+    classify: BodyJudge,
     fingerprint_headers: Vec<HeaderName>,
     fingerprint_body: FingerprintBody,
     retention: Duration,

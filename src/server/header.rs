@@ -12,7 +12,6 @@
 use std::borrow::Borrow;
 use std::convert::Infallible;
 
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::BareItemFromInput;
 use sfv::visitor::{Ignored, ItemVisitor, ParameterVisitor};
@@ -107,21 +106,6 @@ fn is_uuid_v7(text: &str) -> bool {
 #[inline]
 pub(crate) fn lines(headers: &HeaderMap, name: impl Borrow<HeaderName>) -> impl Iterator<Item = &HeaderValue> {
     headers.iter().filter_map(move |(other, value)| (other == name.borrow()).then_some(value))
-}
-
-/// The content type of gRPC, for the call and for the answer.
-pub(crate) const GRPC: &str = "application/grpc";
-
-/// Returns whether a message with these headers is gRPC's, a call or its answer: its content type is
-/// `application/grpc`, or one such as `application/grpc+proto`.
-pub(crate) fn is_of_grpc(headers: &HeaderMap) -> bool {
-    let mut types = lines(headers, CONTENT_TYPE).map(HeaderValue::as_bytes);
-    // `application/grpc-web` is another protocol, and has its trailers in the body. One with two types is neither.
-    types.next().filter(|_| types.next().is_none()).and_then(|only| only.split_at_checked(GRPC.len())).is_some_and(
-        |(kind, rest)| {
-            kind.eq_ignore_ascii_case(GRPC.as_bytes()) && rest.first().is_none_or(|next| b"+; ".contains(next))
-        },
-    )
 }
 
 /// Returns the key in the header `name`, or `None` if there is no such header.

@@ -11,7 +11,7 @@ use http::response::Parts;
 use tracing::Span;
 
 use super::answer::marks::Unsure;
-use super::answer::meaning::{Judge, is_final};
+use super::answer::meaning::Judge;
 use super::answer::snapshot;
 use super::bodies::body::WholeAnswer;
 use super::bodies::budget::Budget;
@@ -61,6 +61,7 @@ impl<St: Store> LayerState<St> {
     pub(super) fn judge(&self) -> Judge<'_> {
         Judge {
             classify: self.options.classify.as_deref().map(|classify| &**classify),
+            body: self.options.profile.judge.as_ref(),
             on_interrupted: self.engine.policy.on_interrupted,
             recorder: &self.options.recorder,
             invalid: self.options.profile.invalid,
@@ -70,7 +71,7 @@ impl<St: Store> LayerState<St> {
     }
 
     /// Says in the head of a handler's answer what it says about the operation, unless it is the operation's outcome.
-    pub(super) fn say_effect(&self, parts: &mut Parts, effect: Option<Effect>, end: &End) {
+    pub(super) fn say_effect(&self, parts: &mut Parts, effect: Option<Effect>, retry: Option<bool>, end: &End) {
         if effect.is_some() {
             // A service behind a proxy has replayed it. To a client that would say that it is final.
             parts.headers.remove(&self.options.recorder.replay_header_name);
@@ -83,7 +84,7 @@ impl<St: Store> LayerState<St> {
                     let retry = !has_parameter(own, "retry=?0");
                     self.options.say_retry(parts.status, &mut parts.headers, retry);
                 }
-                _ => Effect::None.say(&mut parts.headers, None, None),
+                _ => Effect::None.say(&mut parts.headers, retry, None),
             },
             Some(effect) => {
                 let is_over = matches!(end, End::Outcome(_) | End::Consumed { .. });
@@ -145,7 +146,7 @@ impl<St: Store> LayerState<St> {
     #[inline]
     pub(super) fn named(&self, (answer, trailers): WholeAnswer, outcome: &'static str) -> WholeAnswer {
         let (mut parts, data) = answer.into_parts();
-        if !is_final(&parts, trailers.as_ref(), Some(&data)) {
+        if !self.judge().is_final(&parts, trailers.as_ref(), Some(&data)) {
             Effect::Unknown.say(&mut parts.headers, Some(false), None);
         }
         let mut answer = Response::from_parts(parts, data);

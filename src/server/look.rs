@@ -46,7 +46,9 @@ impl<S, St: Store, M, B: SendBody> Exchange<S, St, M, B> {
             None => return layer.reject(connection, span, facts, reasons::not_found()),
         };
         let instead = match (recorded(&verdict), &layer.options.on_replay) {
-            (Some(outcome), Some(hook)) => Asking::of(hook, &parts, began).about(outcome, &layer.engine).await,
+            (Some(outcome), Some(hook)) => {
+                Asking::of(hook, &parts, began).about(outcome, &layer.engine, &layer.judge()).await
+            }
             (Some(_), None) => {
                 layer.engine.store.slots().telemetry.happened(Event::Replayed(began));
                 None

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::response::Parts;
+use tower_idempotency_meaning::is_of_grpc;
 
-use super::header::{is_of_grpc, lines};
+use super::header::lines;
 
 /// A nonce that the server wants in the client's next proof (RFC 9449, section 8).
 const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 
-use super::answer::meaning::is_final;
+use super::answer::meaning::Judge;
 use super::answer::{marks, snapshot};
 use super::effect::Effect;
 use super::header::lines;
@@ -81,10 +81,15 @@ impl Asking {
     }
 
     /// Asks what the request gets in place of the replay of this outcome. Counts what is no refusal.
-    pub(super) async fn about<St: Store>(self: Box<Self>, outcome: Bytes, engine: &Engine<St>) -> Option<Instead> {
+    pub(super) async fn about<St: Store>(
+        self: Box<Self>,
+        outcome: Bytes,
+        engine: &Engine<St>,
+        judge: &Judge<'_>,
+    ) -> Option<Instead> {
         // What can't be read is refused anyway.
         let (stored, trailers) = snapshot::decode(&outcome)?;
-        let replay = ask(self.hook, self.parts, stored, trailers.as_ref()).await;
+        let replay = ask(self.hook, self.parts, stored, trailers.as_ref(), judge).await;
         if !matches!(replay, Replay::Refuse(_)) {
             engine.store.slots().telemetry.happened(Event::Replayed(self.began));
         }
@@ -101,9 +106,15 @@ pub(super) fn recorded<T>(verdict: &Verdict<T>) -> Option<Bytes> {
 }
 
 /// Asks what a request gets in place of this answer. A function that panics or takes too long refuses it.
-async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Option<&HeaderMap>) -> Replay {
+async fn ask(
+    hook: OnReplay,
+    parts: Parts,
+    stored: Response<Bytes>,
+    trailers: Option<&HeaderMap>,
+    judge: &Judge<'_>,
+) -> Replay {
     let (head, body) = stored.into_parts();
-    let (status, is_final) = (head.status, is_final(&head, trailers, Some(&body)));
+    let (status, is_final) = (head.status, judge.is_final(&head, trailers, Some(&body)));
     let stored = Response::from_parts(head, body);
     let asked = AssertUnwindSafe(async move { hook(parts, stored).await }).catch_unwind();
     let replay = match timeout(ASK_TIMEOUT, asked).await {

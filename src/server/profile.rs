@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HeaderName;
 use http::{Response, StatusCode};
+use tower_idempotency_meaning::BodyJudge;
 
 use super::answer::meaning::Meaning;
 use super::fingerprint::identify::FingerprintBody;
@@ -67,6 +68,9 @@ pub struct Profile {
     /// [`classify`](crate::IdempotencyLayer::classify) says otherwise. Those that are unknown there, such as 502, stay
     /// unknown.
     pub frees: &'static [u16],
+    /// What reads the bodies of answers whose handler has not marked them, and of which
+    /// [`classify`](crate::IdempotencyLayer::classify) says nothing. `None`: their status counts.
+    pub judge: Option<BodyJudge>,
     /// The form of keys. A key of another form is refused. **A change of this may make other records**: a retry of a
     /// request from before the change may run again.
     pub key_form: KeyForm,
@@ -116,6 +120,7 @@ impl Profile {
             retry_header: None,
             server_error: None,
             frees: &[],
+            judge: None,
             key_form: KeyForm::Any,
             invalid: None,
             min_retention: Duration::ZERO,

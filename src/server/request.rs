@@ -98,7 +98,7 @@ where
         let instead = match asking {
             // It must not borrow the verdict while it is asked.
             Some(asking) if let Some(outcome) = recorded(&verdict) => {
-                Box::pin(asking.about(outcome, &layer.engine)).await
+                Box::pin(asking.about(outcome, &layer.engine, &layer.judge())).await
             }
             _ => None,
         };
@@ -234,8 +234,8 @@ where
             match answering.await {
                 Ok(response) => {
                     let (mut parts, body) = response.into_parts();
-                    let (passage, Judged { end, effect }) = take(&layer, &parts, body).await;
-                    layer.say_effect(&mut parts, effect, &end);
+                    let (passage, Judged { end, effect, retry }) = take(&layer, &parts, body).await;
+                    layer.say_effect(&mut parts, effect, retry, &end);
                     (Ok(Response::from_parts(parts, passage.into())), end)
                 }
                 Err(error) => {

@@ -5,28 +5,31 @@
 //!    it a meaning. Of several marks the first in this order counts, so that there is no second effect.
 //! 2. An answer without a mark is left to [`Classify`], which sees the head and the trailers. An answer that is passed
 //!    on before it is complete is judged by its head.
-//! 3. If that does not say that nothing was done, an answer is unknown if its body failed, if it is shorter than its
+//! 3. Then the body counts, of an answer that was read whole, if a [`BodyJudge`] was set: by the application, or else by
+//!    the profile.
+//! 4. If that does not say that nothing was done, an answer is unknown if its body failed, if it is shorter than its
 //!    head says, or if it is gRPC's and has no status.
-//! 4. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
+//! 5. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
 //!    runs again, and the answer is not replayed. So is one with a [`Secret`], of which nothing is read.
-//! 5. The answer to a request that a handler sends says nothing of that handler's own effect. So what another layer
+//! 6. The answer to a request that a handler sends says nothing of that handler's own effect. So what another layer
 //!    refuses, and the handler passes on, is unknown, and `request.rs` takes the marks out of an answer that another
 //!    exchange encloses.
 
 use std::any::Any;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body;
+use tower_idempotency_meaning::{Answer, BodyJudge, Says, grpc_status, is_of_grpc};
 
 use super::marks::{Invalid, Keep, Release, Secret, Unsure, is_secret};
 use super::snapshot::Recorder;
 use crate::engine::{Cause, End, OnInterrupted};
 use crate::server::bodies::collect::{Collected, is_shorter};
 use crate::server::effect::Effect;
-use crate::server::header::{is_of_grpc, lines};
+use crate::server::header::lines;
 use crate::server::not_applied;
 use crate::server::reject::rejection::Rejection;
 
@@ -93,6 +96,13 @@ pub trait Classify: Send + Sync + 'static {
         None
     }
 
+    /// Returns what the body of an answer says, of which [`answer`](Self::answer) has said nothing and whose body was
+    /// read whole. A [`BodyJudge`] reads JSON-RPC or GraphQL. Default: `None`, so that the status counts.
+    fn body(&self, answer: &Answer<'_>) -> Option<Says> {
+        let _ = answer;
+        None
+    }
+
     /// Returns what an error of the inner service means; `error` is of that service's error type. An error can't be
     /// replayed, so [`Meaning::Final`] counts as unknown. Default: unknown.
     fn error(&self, error: &dyn Any) -> Meaning {
@@ -111,6 +121,18 @@ where
     }
 }
 
+/// A judge of bodies is a classifier: `layer.classify(BodyJudge::graphql())`.
+impl Classify for BodyJudge {
+    fn body(&self, answer: &Answer<'_>) -> Option<Says> {
+        self.judge(answer)
+    }
+}
+
+/// Returns whether another layer has refused, or has said what became of its operation.
+fn is_of_a_layer(parts: &Parts) -> bool {
+    parts.extensions.get::<Rejection>().is_some() || lines(&parts.headers, Effect::HEADER).next().is_some()
+}
+
 impl Meaning {
     /// Returns what an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun).
     ///
@@ -119,14 +141,12 @@ impl Meaning {
     /// refused, and the handler passes on, is unknown. A 400 whose body says `use_dpop_nonce` is final here, because
     /// only the layer sees the body.
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
-        let is_of_a_layer =
-            parts.extensions.get::<Rejection>().is_some() || lines(&parts.headers, Effect::HEADER).next().is_some();
-        if is_of_a_layer { Self::Unknown } else { Self::of_status(parts, trailers) }
+        if is_of_a_layer(parts) { Self::Unknown } else { Self::of_status(parts, trailers) }
     }
 
     /// Returns what the status says.
     fn of_status(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
-        match grpc_status(parts, trailers) {
+        match grpc_status(&parts.headers, trailers) {
             _ if not_applied::is_unknown(parts.status) => Self::Unknown,
             // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
             Some(b"1" | b"2" | b"4") => Self::Unknown,
@@ -158,12 +178,16 @@ impl Meaning {
 pub(crate) struct Judged {
     pub(crate) end: End,
     pub(crate) effect: Option<Effect>,
+    /// What the body says of another try, if it says something. Otherwise the status does.
+    pub(crate) retry: Option<bool>,
 }
 
 /// Says how a run ends, by what its handler produced.
 pub(crate) struct Judge<'a> {
     /// The application's classifier; `None` leaves all answers to the defaults of [`Meaning`].
     pub(crate) classify: Option<&'a dyn Classify>,
+    /// The profile's judge of bodies, for what the classifier says nothing of.
+    pub(crate) body: Option<&'a BodyJudge>,
     /// It chooses between the two defaults.
     pub(crate) on_interrupted: OnInterrupted,
     pub(crate) recorder: &'a Recorder,
@@ -192,13 +216,20 @@ impl Judge<'_> {
             Some(Collected::Whole { data, trailers }) => (Some(data), trailers.as_ref()),
             Some(Collected::Over { .. } | Collected::Failed { .. }) | None => (None, None),
         };
-        let unknown = |end| Judged { end, effect: Some(Effect::Unknown) };
+        let unknown = |end| Judged { end, effect: Some(Effect::Unknown), retry: None };
+        let mut retry = None;
         let (meaning, is_default) = match (self.of_marks(&parts.extensions), body) {
             (Some(mark), _) => (mark, false),
             (None, body) => {
                 let has_failed = matches!(body, Some(Collected::Failed { .. }));
                 let is_cut = has_failed || whole.is_some_and(|data| is_cut(parts, data.len(), trailers));
-                match self.classified(parts, trailers, whole) {
+                let says = whole.filter(|_| !is_cut).and_then(|body| self.says(parts, trailers, body));
+                retry = match says {
+                    Some(Says::TryLater(_)) => Some(true),
+                    Some(Says::NotStarted) => Some(false),
+                    _ => None,
+                };
+                match self.classified(parts, trailers, whole, says) {
                     // What says that nothing was done says so in its head.
                     said @ (Meaning::NotStarted, _) => said,
                     _ if is_cut => return unknown(End::Interrupted { cause: Cause::Broken }),
@@ -211,10 +242,10 @@ impl Judge<'_> {
             // An answer that was not read to its end is consumed. One whose status says otherwise is final because the
             // application says so: it may have had an effect.
             Meaning::Final => {
-                let effect = (!is_final(parts, trailers, whole)).then_some(Effect::Unknown);
-                Judged { end: whole.map(record).map_or(End::Consumed { status }, End::Outcome), effect }
+                let effect = (!self.is_final(parts, trailers, whole)).then_some(Effect::Unknown);
+                Judged { end: whole.map(record).map_or(End::Consumed { status }, End::Outcome), effect, retry: None }
             }
-            Meaning::NotStarted => Judged { end: End::Released, effect: Some(Effect::None) },
+            Meaning::NotStarted => Judged { end: End::Released, effect: Some(Effect::None), retry },
             // A plain error of the server's under `Rerun`: it is unknown, and no reason to look.
             Meaning::Unknown if is_default && Meaning::of_answer(parts, trailers) == Meaning::Final => {
                 match self.on_interrupted {
@@ -254,48 +285,59 @@ impl Judge<'_> {
             || is_secret(&parts.extensions)
     }
 
-    /// Returns what an answer without a mark means, and whether the default says so, because the application's
-    /// classifier does not. `whole` is its body, if that was read to its end.
-    fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>, whole: Option<&Bytes>) -> (Meaning, bool) {
+    /// Returns what the body of an answer without a mark says, unless the classifier has the last word by the head.
+    fn says(&self, parts: &Parts, trailers: Option<&HeaderMap>, body: &Bytes) -> Option<Says> {
+        let Self { classify, body: of_profile, .. } = self;
+        if classify.is_none() && of_profile.is_none() || is_of_a_layer(parts) {
+            return None;
+        }
+        let answer = Answer::new(parts.status, &parts.headers, body).with_trailers(trailers);
+        let of_classify = || classify.and_then(|classify| classify.body(&answer));
+        of_classify().or_else(|| of_profile.and_then(|judge| judge.judge(&answer)))
+    }
+
+    /// Returns what an answer without a mark means, and whether the default says so, because neither the application's
+    /// classifier nor the body, which `says` this, does. `whole` is the body, if that was read to its end.
+    fn classified(
+        &self,
+        parts: &Parts,
+        trailers: Option<&HeaderMap>,
+        whole: Option<&Bytes>,
+        says: Option<Says>,
+    ) -> (Meaning, bool) {
         if let Some(classified) = self.classify.and_then(|classify| classify.answer(parts, trailers)) {
             return (classified, false);
         }
-        let meaning = match self.on_interrupted {
-            OnInterrupted::Rerun => Meaning::of_answer_under_rerun(parts, trailers),
-            OnInterrupted::Refuse => Meaning::of_answer(parts, trailers),
-        };
+        match says {
+            Some(Says::NotStarted | Says::TryLater(_)) => return (Meaning::NotStarted, false),
+            Some(Says::Done | Says::Refused) => return (Meaning::Final, false),
+            Some(Says::Failed) | None => {}
+            // Also what a later release of the judge may say.
+            Some(_) => return (Meaning::Unknown, false),
+        }
+        let has_failed = says == Some(Says::Failed) || parts.status.is_server_error();
         let is_refusing = self.on_interrupted == OnInterrupted::Refuse;
-        let meaning = match (meaning, self.server_error) {
+        let meaning = match (Meaning::of_answer(parts, trailers), self.server_error) {
             (Meaning::Final, _) if not_applied::asks_for_nonce(parts, whole) => Meaning::NotStarted,
             (Meaning::Final, _) if self.frees.contains(&parts.status.as_u16()) => Meaning::NotStarted,
-            (Meaning::NotStarted, _) => meaning,
-            (_, Some(server_error)) if parts.status.is_server_error() && is_refusing => server_error,
-            _ => meaning,
+            (Meaning::NotStarted, _) if says.is_none() => Meaning::NotStarted,
+            (Meaning::Final, _) if has_failed && !is_refusing => Meaning::Unknown,
+            (_, Some(server_error)) if has_failed && is_refusing => server_error,
+            (meaning, _) => meaning,
         };
         (meaning, true)
     }
-}
 
-/// Returns whether a recorded answer says what became of its operation. One whose status says that
-/// nothing was done, or that it is unknown, was recorded because the application has said so, and may have had an
-/// effect.
-pub(crate) fn is_final(parts: &Parts, trailers: Option<&HeaderMap>, whole: Option<&Bytes>) -> bool {
-    // Most answers are successes.
-    let is_plain = parts.status.is_success() && grpc_status(parts, trailers).is_none();
-    let is_outcome = || Meaning::of_status(parts, trailers) == Meaning::Final;
-    is_plain || is_outcome() && !not_applied::asks_for_nonce(parts, whole)
-}
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
-/// Returns the status of a gRPC answer. It is in the trailers, or in the head if the answer has no body. Of two,
-/// neither counts: the answer is UNKNOWN.
-fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<&'a [u8]> {
-    fn only(headers: &HeaderMap) -> Option<&[u8]> {
-        let mut lines = lines(headers, GRPC_STATUS).map(HeaderValue::as_bytes);
-        lines.next().map(|first| if lines.next().is_some() { b"2" } else { first })
+    /// Returns whether a recorded answer says what became of its operation. One that says that nothing was done, or
+    /// that it is unknown, was recorded because the application has said so, and may have had an effect.
+    pub(crate) fn is_final(&self, parts: &Parts, trailers: Option<&HeaderMap>, whole: Option<&Bytes>) -> bool {
+        // Most answers are successes.
+        let is_plain = parts.status.is_success() && grpc_status(&parts.headers, trailers).is_none();
+        let is_outcome = || Meaning::of_status(parts, trailers) == Meaning::Final;
+        let says = whole.and_then(|body| self.says(parts, trailers, body));
+        !matches!(says, Some(Says::NotStarted | Says::TryLater(_) | Says::Unknown))
+            && (is_plain || is_outcome() && !not_applied::asks_for_nonce(parts, whole))
     }
-    trailers.and_then(only).or_else(|| only(&parts.headers))
 }
 
 /// Returns whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has
@@ -304,7 +346,7 @@ fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
     // These two have no body, whatever they declare (RFC 9110, section 8.6).
     let has_body = !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     // Without a status, gRPC's client takes the answer for `UNKNOWN`.
-    let is_open = is_of_grpc(&parts.headers) && grpc_status(parts, trailers).is_none();
+    let is_open = is_of_grpc(&parts.headers) && grpc_status(&parts.headers, trailers).is_none();
     has_body && is_shorter(&parts.headers, length) || is_open
 }
 

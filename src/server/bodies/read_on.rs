@@ -19,8 +19,9 @@ use http::{Response, Version};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
+use tower_idempotency_meaning::is_of_grpc;
 
-use crate::server::header::{is_of_grpc, lines};
+use crate::server::header::lines;
 use crate::timeouts::within;
 
 /// The most bytes that are read on.

@@ -7,8 +7,9 @@ use http::{Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::rejection::{Rejection, RejectionKind};
-use crate::server::header::GRPC;
 
+/// The content type of gRPC, for the call and for the answer.
+const GRPC: &str = "application/grpc";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// The bytes that a status message must escape. Bytes beyond ASCII must be escaped too.
@@ -74,9 +75,9 @@ fn code(rejection: &Rejection) -> u16 {
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
+    use tower_idempotency_meaning::is_of_grpc;
 
     use super::*;
-    use crate::server::header::is_of_grpc;
 
     #[test]
     fn a_call_is_known_by_its_content_type() {
