@@ -137,8 +137,9 @@ mod server {
             text.parse().ok().filter(|_| !text.bytes().any(|byte| byte.is_ascii_lowercase()))
         };
         KeyFrom: "the place of a key, such as \"json:/params/key\" or \"form:key\"", |text| text.parse().ok();
-        Profile: "\"draft\", \"stripe\", \"acp\" or \"iceberg\"", |text| {
-            let all = [Self::draft(), Self::stripe(), Self::acp(), Self::iceberg()];
+        Profile: "\"draft\", \"stripe\", \"acp\", \"iceberg\", \"json-rpc\" or \"mcp\"", |text| {
+            let [draft, stripe, acp] = [Self::draft(), Self::stripe(), Self::acp()];
+            let all = [draft, stripe, acp, Self::iceberg(), Self::json_rpc(), Self::mcp()];
             all.into_iter().find(|profile| profile.name == text)
         };
         OnInFlight: "\"reject\", or how long to wait, such as \"2s\"", |text| {

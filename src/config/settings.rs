@@ -107,6 +107,8 @@ settings! {
     max_buffered: usize,
     max_response_body: usize,
     outcome_body_timeout: Duration,
+    max_stream: Duration,
+    max_stream_bytes: usize,
     kept_headers: KeptHeaders,
     fail_open: bool,
     problem_base: String,

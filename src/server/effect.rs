@@ -29,6 +29,17 @@ impl Effect {
     /// The header: `Idempotency-Effect`.
     pub const HEADER: HeaderName = HeaderName::from_static("idempotency-effect");
 
+    /// Its name: the Token.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Pending => "pending",
+            Self::Unknown => "unknown",
+            Self::Done => "done",
+        }
+    }
+
     /// Says it in the head of an answer. `retry` is the parameter of this name, and `status` that of an operation that
     /// is done; `None` leaves them out.
     pub(crate) fn say(self, headers: &mut HeaderMap, retry: Option<bool>, status: Option<StatusCode>) {

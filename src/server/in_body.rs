@@ -1,27 +1,57 @@
 //! A request whose key may be in its body, once that was read: it has a key, or is passed on.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use tower_service::Service;
 
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::context::IdempotencyContext;
+use super::key_from::BadKey;
 use super::options::Options;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
 use super::request::{Incoming, RunAnswer};
+use super::rpc::reply::Reply;
 use crate::key::Key;
 use crate::store::Store;
 
+/// The key of a request, if it has one. A rejection is boxed, because it is longer than what is known otherwise.
+type KeyOrRejection = Result<Option<Key>, Box<Rejection>>;
+
 impl<S, St: Store, M, B> Incoming<S, St, M, B> {
-    /// Returns the key, which is in the header, in the body `data`, or in both; `None` if there is none and none is
-    /// needed.
-    pub(super) fn key_in(
+    /// Returns the key, as [`key_in`](Self::key_in) does, and what an answer needs of the call, if the profile's requests
+    /// are calls of JSON-RPC. A message that is none has no key.
+    pub(super) fn call_in(
         &self,
         of_header: Option<Key>,
         data: &Bytes,
         is_probe: bool,
-    ) -> Result<Option<Key>, Rejection> {
+    ) -> (Option<Arc<Reply>>, KeyOrRejection) {
+        let Options { profile, key_from, .. } = &*self.layer.options;
+        let Some(calls) = profile.calls else {
+            return (None, self.key_in(of_header, data, is_probe).map_err(Box::new));
+        };
+        match calls.id_of(data) {
+            Ok(Some(id)) => {
+                let reply = Some(Arc::new(Reply::new(id, &self.parts)));
+                (reply, self.key_in(of_header, data, is_probe).map_err(Box::new))
+            }
+            Ok(None) if is_probe => (None, Err(Box::new(reasons::no_record()))),
+            Ok(None) => (None, Ok(None)),
+            Err(_) => {
+                // A body that is encoded, or a batch, is refused by its own words.
+                let found = key_from.as_ref().map(|places| places.find(&self.parts, data, profile.key_form));
+                let unread = || reasons::key_in_body_malformed(&BadKey::NotRpc);
+                (None, Err(Box::new(found.and_then(Result::err).unwrap_or_else(unread))))
+            }
+        }
+    }
+
+    /// Returns the key, which is in the header, in the body `data`, or in both; `None` if there is none and none is
+    /// needed.
+    fn key_in(&self, of_header: Option<Key>, data: &Bytes, is_probe: bool) -> Result<Option<Key>, Rejection> {
         let Options { header_name, require_key, profile, key_from, .. } = &*self.layer.options;
         let Some(key_from) = key_from else { return Ok(of_header) };
         match (of_header, key_from.find(&self.parts, data, profile.key_form)?) {

@@ -23,9 +23,10 @@ use crate::key::{Key, KeyError};
 
 /// Where the body of a request has its key: the option [`key_from`](crate::IdempotencyLayer::key_from).
 ///
-/// It is read from a text as well, such as `json:/params/_meta/key` or `form:request_id`.
+/// It is read from a text as well, such as `json:/params/_meta/key` or `form:request_id`; several places are divided by
+/// a blank. Two of them that have different keys refuse the request.
 #[derive(Clone)]
-pub struct KeyFrom(Place);
+pub struct KeyFrom(Arc<[Place]>);
 
 #[derive(Clone)]
 enum Place {
@@ -41,6 +42,8 @@ type Find = dyn Fn(&Parts, &Bytes) -> Result<Option<Key>, Rejection> + Send + Sy
 pub(crate) enum BadKey {
     #[error("it is not JSON in UTF-8")]
     NotJson,
+    #[error("it is no message of JSON-RPC: send one JSON object, in which each member is once")]
+    NotRpc,
     #[error("it is an array, such as a batch of JSON-RPC; send each element by itself")]
     Batch,
     #[error("its Content-Type is not application/x-www-form-urlencoded")]
@@ -71,7 +74,7 @@ impl KeyFrom {
     /// # Errors
     /// [`NotAPlace`] for a text that is no JSON pointer, or leads to the whole body.
     pub fn json_pointer(pointer: &str) -> Result<Self, NotAPlace> {
-        Pointer::new(pointer).map(|pointer| Self(Place::Member(pointer)))
+        Pointer::new(pointer).map(|pointer| Self::of(Place::Member(pointer)))
     }
 
     /// The field of this name in a form. A request whose body is empty, or has no such field, has no key there. A body
@@ -79,30 +82,61 @@ impl KeyFrom {
     /// that has the field twice, or a `;`, which is `%3B` in such a form (URL Standard, section 5.2).
     #[must_use]
     pub fn form_field(name: &str) -> Self {
-        Self(Place::Field(name.into()))
+        Self::of(Place::Field(name.into()))
     }
 
     /// What a function finds in head and body. It must return the same key for all tries of one operation, `None` for a
     /// request that needs no protection, and a [rejection](Rejection::custom) for one that it can't read.
     #[must_use]
     pub fn function(find: impl Fn(&Parts, &Bytes) -> Result<Option<Key>, Rejection> + Send + Sync + 'static) -> Self {
-        Self(Place::Function(Arc::new(find)))
+        Self::of(Place::Function(Arc::new(find)))
+    }
+
+    /// Several places. A key may be in each of them, as protocols disagree where; two different keys refuse the request
+    /// (422 `key-reused`).
+    #[must_use]
+    pub fn any_of(places: impl IntoIterator<Item = Self>) -> Self {
+        Self(places.into_iter().flat_map(|places| places.0.to_vec()).collect())
+    }
+
+    fn of(place: Place) -> Self {
+        Self(Arc::new([place]))
+    }
+
+    /// Returns whether both are the same value, or none.
+    pub(super) fn are_same(one: Option<&Self>, other: Option<&Self>) -> bool {
+        match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one.0, &other.0),
+            (one, other) => one.is_none() && other.is_none(),
+        }
     }
 
     /// Finds the key of a request, which has to have this form.
     pub(super) fn find(&self, parts: &Parts, body: &Bytes, form: KeyForm) -> Result<Option<Key>, Rejection> {
-        let found = match &self.0 {
-            Place::Function(find) => Ok(find(parts, body)?),
+        let mut only: Option<Key> = None;
+        for place in self.0.iter() {
+            let found = place.find(parts, body)?;
+            let found = found.and_then(|key| key.map(|key| form.of(key).ok_or(BadKey::NotUuidV7)).transpose());
+            let Some(key) = found.map_err(|error| reasons::key_in_body_malformed(&error))? else { continue };
+            if only.get_or_insert_with(|| key.clone()) != &key {
+                return Err(reasons::keys_in_body_differ(self));
+            }
+        }
+        Ok(only)
+    }
+}
+
+impl Place {
+    fn find(&self, parts: &Parts, body: &Bytes) -> Result<Result<Option<Key>, BadKey>, Rejection> {
+        Ok(match self {
+            Self::Function(find) => Ok(find(parts, body)?),
             _ if body.trim_ascii().is_empty() => Ok(None),
             _ if is_encoded(parts) => Err(BadKey::Encoded),
-            Place::Member(pointer) => member(body, &pointer.tokens),
-            Place::Field(_) if body.contains(&b';') => Err(BadKey::Semicolon),
-            Place::Field(name) if is_form(parts) => field(body, name),
-            Place::Field(_) => Err(BadKey::NotAForm),
-        };
-        let in_form = |key| form.of(key).ok_or(BadKey::NotUuidV7);
-        let found = found.and_then(|key| key.map(in_form).transpose());
-        found.map_err(|error| reasons::key_in_body_malformed(&error))
+            Self::Member(pointer) => member(body, &pointer.tokens),
+            Self::Field(_) if body.contains(&b';') => Err(BadKey::Semicolon),
+            Self::Field(name) if is_form(parts) => field(body, name),
+            Self::Field(_) => Err(BadKey::NotAForm),
+        })
     }
 }
 
@@ -110,6 +144,11 @@ impl FromStr for KeyFrom {
     type Err = NotAPlace;
 
     fn from_str(text: &str) -> Result<Self, NotAPlace> {
+        // A place may have blanks itself.
+        let next = [" json:/", " form:"].into_iter().filter_map(|next| text.find(next)).min();
+        if let Some((first, others)) = next.map(|at| (&text[..at], &text[at + 1..])) {
+            return Ok(Self::any_of([first.parse()?, others.parse()?]));
+        }
         // A name with a blank at an end would find nothing, so that each request would run.
         match text.split_once(':').filter(|(_, place)| *place == place.trim()) {
             Some(("json", pointer)) => Self::json_pointer(pointer),
@@ -121,11 +160,15 @@ impl FromStr for KeyFrom {
 
 impl fmt::Debug for KeyFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Place::Member(pointer) => write!(f, "json:{}", pointer.text),
-            Place::Field(name) => write!(f, "form:{name}"),
-            Place::Function(_) => f.write_str("a function"),
+        for (number, place) in self.0.iter().enumerate() {
+            f.write_str(if number == 0 { "" } else { " " })?;
+            match place {
+                Place::Member(pointer) => write!(f, "json:{}", pointer.text)?,
+                Place::Field(name) => write!(f, "form:{name}")?,
+                Place::Function(_) => f.write_str("a function")?,
+            }
         }
+        Ok(())
     }
 }
 
@@ -350,7 +393,7 @@ mod tests {
         for text in ["", "/key", "json:", "json:key", "json:/a~2", "json:/a~", "form:", "xml:/key"] {
             assert!(text.parse::<KeyFrom>().is_err(), "{text}");
         }
-        for text in ["json:/a~1b/~0/c", "form:a b"] {
+        for text in ["json:/a~1b/~0/c", "form:a b", "json:/a b json:/c form:d"] {
             assert_eq!(format!("{:?}", text.parse::<KeyFrom>().unwrap()), text);
         }
     }

@@ -15,16 +15,20 @@ use super::answer::meaning::Judge;
 use super::answer::snapshot;
 use super::bodies::body::WholeAnswer;
 use super::bodies::budget::Budget;
+use super::bodies::collect::Bounds;
 use super::bodies::read_on::Connection;
 use super::effect::Effect;
 use super::header::lines;
 use super::options::{Hook, Options};
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
+use super::rpc::reply::{self, Reply};
+use super::rpc::stream::{BrokenEvent, Read, Stream};
 use super::{rejected, warnings};
-use crate::engine::name::REPLAYED;
-use crate::engine::{End, Engine, Facts};
+use crate::engine::name::{RAN, REPLAYED};
+use crate::engine::{End, Engine, Facts, Unanswered};
 use crate::key::RecordId;
+use crate::record::Origin;
 use crate::slots::{Event, Refusal};
 use crate::store::Store;
 
@@ -68,6 +72,37 @@ impl<St: Store> LayerState<St> {
             server_error: self.options.profile.server_error,
             frees: self.options.profile.frees,
         }
+    }
+
+    /// Returns how a stream is read that answers a covered request.
+    pub(super) fn stream<'a, R>(
+        &'a self,
+        parts: &'a Parts,
+        body: R,
+        reply: Option<Arc<Reply>>,
+        id: &'a RecordId,
+    ) -> Stream<'a, R> {
+        let Options { max_stream, max_stream_bytes, .. } = &*self.options;
+        let mut shown = Response::from_parts(parts.clone(), ());
+        self.options.name_outcome(&mut shown, RAN);
+        let (shown, ()) = shown.into_parts();
+        let broken = reply.map(|reply| {
+            let policy = &self.engine.policy;
+            Box::new(move || {
+                let rejection = reasons::of_unanswered(Unanswered::Interrupted, policy, id, Origin::default());
+                let (answer, _) = reply.fit((rejected::answer(&self.options, rejection, false), None));
+                reply::as_event(answer.headers(), answer.body())
+            }) as BrokenEvent<'a>
+        });
+        let (judge, read) = (self.judge(), Read::new(body));
+        Stream { parts, shown, judge, broken, max_time: *max_stream, max_bytes: *max_stream_bytes, read }
+    }
+
+    /// Returns the bounds within which an answer is read. It has a time limit, and takes none of the budget for request
+    /// bodies.
+    pub(super) fn bounds_of_answer(&self) -> Bounds {
+        let Options { recorder, outcome_body_timeout, .. } = &*self.options;
+        Bounds { bytes: recorder.max_response_body, time: Some(*outcome_body_timeout), ..Bounds::default() }
     }
 
     /// Says in the head of a handler's answer what it says about the operation, unless it is the operation's outcome.

@@ -47,7 +47,7 @@ impl<S, St: Store, M, B: SendBody> Exchange<S, St, M, B> {
         };
         let instead = match (recorded(&verdict), &layer.options.on_replay) {
             (Some(outcome), Some(hook)) => {
-                Asking::of(hook, &parts, began).about(outcome, &layer.engine, &layer.judge()).await
+                Asking::of(hook, &parts, began).about(outcome, &layer.engine, layer.judge()).await
             }
             (Some(_), None) => {
                 layer.engine.store.slots().telemetry.happened(Event::Replayed(began));

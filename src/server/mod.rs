@@ -28,6 +28,7 @@ mod profile;
 pub(crate) mod reject;
 mod rejected;
 mod request;
+mod rpc;
 mod service;
 mod warnings;
 
@@ -49,5 +50,6 @@ pub use key_from::KeyFrom;
 pub use on_replay::Replay;
 pub use pointer::NotAPlace;
 pub use profile::{Envelope, Profile};
+pub use rpc::calls::RpcCalls;
 pub use service::IdempotencyService;
 pub use warnings::WrongName;

@@ -85,11 +85,11 @@ impl Asking {
         self: Box<Self>,
         outcome: Bytes,
         engine: &Engine<St>,
-        judge: &Judge<'_>,
+        judge: Judge<'_>,
     ) -> Option<Instead> {
         // What can't be read is refused anyway.
         let (stored, trailers) = snapshot::decode(&outcome)?;
-        let replay = ask(self.hook, self.parts, stored, trailers.as_ref(), judge).await;
+        let replay = ask(self.hook, self.parts, stored, trailers.as_ref(), &judge).await;
         if !matches!(replay, Replay::Refuse(_)) {
             engine.store.slots().telemetry.happened(Event::Replayed(self.began));
         }

@@ -69,6 +69,9 @@ pub(super) struct Options {
     /// In bytes, for all request bodies that are read at a time. `bodies/budget.rs` keeps to it.
     pub(super) max_buffered: usize,
     pub(super) outcome_body_timeout: Duration,
+    /// Zero: no stream is an answer.
+    pub(super) max_stream: Duration,
+    pub(super) max_stream_bytes: usize,
     /// Records the parts of an answer that are kept: `kept_headers`, `replay_header_name` and `max_response_body`.
     /// Handlers' contexts share it.
     pub(super) recorder: Arc<Recorder>,
@@ -106,6 +109,8 @@ impl Default for Options {
             max_request_body: MIB,
             max_buffered: 256 * MIB,
             outcome_body_timeout: Duration::from_secs(10),
+            max_stream: Duration::ZERO,
+            max_stream_bytes: 8 * MIB,
             recorder: Arc::default(),
             problem_base: Arc::new(Rejection::PROBLEM_BASE.to_owned()),
             render_rejection: None,

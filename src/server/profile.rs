@@ -11,8 +11,10 @@ use tower_idempotency_meaning::BodyJudge;
 use super::answer::meaning::Meaning;
 use super::fingerprint::identify::FingerprintBody;
 use super::header::KeyForm;
+use super::key_from::KeyFrom;
 use super::reject::envelope;
 use super::reject::rejection::{Rejection, RejectionKind, Row};
+use super::rpc::calls::RpcCalls;
 
 /// What the clients of an API expect of its idempotency keys: statuses, codes, headers, and which requests are the
 /// same.
@@ -68,6 +70,14 @@ pub struct Profile {
     /// [`classify`](crate::IdempotencyLayer::classify) says otherwise. Those that are unknown there, such as 502, stay
     /// unknown.
     pub frees: &'static [u16],
+    /// Which requests have keys, where they are calls of JSON-RPC. `None`: they are none. If set, answers of the layer's
+    /// own have the `id` of the call, and [`key_from`](Self::key_from) has to be set, too.
+    pub calls: Option<RpcCalls>,
+    /// Where bodies have their keys. It sets the option [`key_from`](crate::IdempotencyLayer::key_from).
+    pub key_from: Option<KeyFrom>,
+    /// The longest time of a stream that is recorded. It sets the option
+    /// [`max_stream`](crate::IdempotencyLayer::max_stream).
+    pub max_stream: Duration,
     /// What reads the bodies of answers whose handler has not marked them, and of which
     /// [`classify`](crate::IdempotencyLayer::classify) says nothing. `None`: their status counts.
     pub judge: Option<BodyJudge>,
@@ -82,6 +92,32 @@ pub struct Profile {
     /// [`interrupted_retention`](crate::IdempotencyLayer::interrupted_retention).
     pub min_retention: Duration,
 }
+
+/// The places of keys in calls of JSON-RPC, as protocols name them: MCP's `_meta`, the closed proposal SEP-3182, and the
+/// arguments of the Agentic Commerce Protocol, the Universal Commerce Protocol and the Ad Context Protocol.
+const KEYS: [&str; 7] = [
+    "/params/_meta/idempotencyKey",
+    "/params/_meta/idempotency_key",
+    "/params/_meta/idempotency-key",
+    "/params/idempotencyKey",
+    "/params/arguments/meta/idempotency_key",
+    "/params/arguments/meta/idempotency-key",
+    "/params/arguments/idempotency_key",
+];
+
+/// What may be new in each attempt of a call.
+const NEW_EACH_TIME: [&str; 9] = [
+    "/id",
+    "/params/_meta/progressToken",
+    "/params/_meta/traceparent",
+    "/params/_meta/tracestate",
+    "/params/_meta/baggage",
+    // Of MCP's client, which may be updated between two attempts.
+    "/params/_meta/io.modelcontextprotocol~1protocolVersion",
+    "/params/_meta/io.modelcontextprotocol~1clientInfo",
+    "/params/_meta/io.modelcontextprotocol~1clientCapabilities",
+    "/params/_meta/io.modelcontextprotocol~1logLevel",
+];
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -120,6 +156,9 @@ impl Profile {
             retry_header: None,
             server_error: None,
             frees: &[],
+            calls: None,
+            key_from: None,
+            max_stream: Duration::ZERO,
             judge: None,
             key_form: KeyForm::Any,
             invalid: None,
@@ -198,6 +237,33 @@ impl Profile {
         }
     }
 
+    /// That of JSON-RPC 2.0 over HTTP: each call may have a key, in the header or in one of the places that protocols
+    /// name: see [`guide::agents`](mod@crate::guide::agents). Two calls are the same if their method and their
+    /// parameters are, without the key, the `id` and what is new in each attempt.
+    #[must_use]
+    pub fn json_rpc() -> Self {
+        let place = |pointer: &&str| KeyFrom::json_pointer(pointer).ok();
+        let without = FingerprintBody::json_without(KEYS.into_iter().chain(NEW_EACH_TIME));
+        Self {
+            name: "json-rpc",
+            calls: Some(RpcCalls::All),
+            key_from: Some(KeyFrom::any_of(KEYS.iter().filter_map(place))),
+            fingerprint_body: without.unwrap_or(FingerprintBody::CanonicalJson),
+            envelope: Envelope::JsonRpc,
+            judge: Some(BodyJudge::json_rpc()),
+            ..Self::draft()
+        }
+    }
+
+    /// That of tools over MCP, for the streamable HTTP transport: as [`json_rpc`](Self::json_rpc), but only calls of
+    /// tools have keys, and a `text/event-stream` that answers one within 10 minutes is recorded. All other messages
+    /// are passed on, also under [`require_key`](crate::IdempotencyLayer::require_key).
+    #[must_use]
+    pub fn mcp() -> Self {
+        let max_stream = Duration::from_secs(600);
+        Self { name: "mcp", calls: Some(RpcCalls::Tools), max_stream, ..Self::json_rpc() }
+    }
+
     /// Gives a rejection the status and the code that the profile has for its kind.
     pub(super) fn name(&self, rejection: &mut Rejection) {
         // After a 4xx, an Iceberg client deletes the files of its commit, which took place before this replay.
@@ -229,6 +295,10 @@ pub enum Envelope {
     Flat,
     /// An object `error` with `message`, `type` and, as `code`, the status, as Apache Iceberg's REST catalog has it.
     Iceberg,
+    /// An error of JSON-RPC 2.0, whose `data` has the members of the problem, `effect` and `retry_after` in seconds. If
+    /// the call is known, it has the call's `id`, and the status is 200: clients take any other status for a failure of
+    /// the transport.
+    JsonRpc,
     /// What a function makes of the rejection, with `Retry-After` and `Idempotency-Effect` in the head.
     Custom(fn(&Rejection) -> Response<Bytes>),
 }
@@ -243,6 +313,7 @@ impl Envelope {
             Self::Stripe => envelope::stripe(rejection),
             Self::Flat => envelope::flat(rejection),
             Self::Iceberg => envelope::iceberg(rejection),
+            Self::JsonRpc => envelope::json_rpc(rejection),
             Self::Custom(render) => {
                 let mut response = render(rejection);
                 rejection.say(response.headers_mut());
@@ -259,6 +330,7 @@ impl fmt::Debug for Envelope {
             Self::Stripe => "Stripe",
             Self::Flat => "Flat",
             Self::Iceberg => "Iceberg",
+            Self::JsonRpc => "JsonRpc",
             Self::Custom(_) => "Custom",
         })
     }

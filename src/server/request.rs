@@ -16,10 +16,10 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::answer::marks::{self, Unsure};
-use super::answer::meaning::Judged;
+use super::answer::meaning::{Judged, must_not_be_read};
 use super::bodies::body::{BodyMode, Passage, SendBody, Through, WholeAnswer, in_mode};
 use super::bodies::budget::Share;
-use super::bodies::collect::{Bounds, collect, declared_length};
+use super::bodies::collect::{Bounds, Collected, collect, declared_length};
 use super::bodies::read::{let_go_if_reset, too_long, whole};
 use super::bodies::read_on::Connection;
 use super::context::IdempotencyContext;
@@ -31,6 +31,8 @@ use super::not_applied;
 use super::on_replay::{Asking, Instead, Replay, recorded};
 use super::options::Options;
 use super::reject::reasons;
+use super::rpc::reply::Reply;
+use super::rpc::stream::Early;
 use crate::engine::name::RAN;
 use crate::engine::{self, Caller, End, Facts, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
@@ -45,6 +47,10 @@ pub(super) struct Incoming<S, St, M, B> {
     /// The inner service, which was polled ready. If the request does not run, it is dropped without a call.
     pub(super) service: S,
     pub(super) parts: Parts,
+    /// What its answer needs, if it is a call of JSON-RPC.
+    pub(super) reply: Option<Arc<Reply>>,
+    /// By which the requester gets the head of a stream while the run goes on, if a stream may be an answer.
+    pub(super) early: Option<Early>,
     pub(super) mode: PhantomData<fn(B) -> M>,
 }
 
@@ -61,8 +67,19 @@ pub(super) struct Exchange<S, St, M, B: SendBody> {
     share: Option<Share>,
 }
 
-/// What the engine is asked about.
-type Identified<S, St, M, B> = (Box<Exchange<S, St, M, B>>, Operation, Caller);
+/// What few requests need for their answer: the question whether a replay is given, and the call of JSON-RPC. They are
+/// in one box, so that the future of each exchange is no longer for them.
+#[derive(Default)]
+struct Rare {
+    asking: Option<Box<Asking>>,
+    reply: Option<Arc<Reply>>,
+}
+
+/// What the engine is asked about, and what an answer of the layer's own needs.
+type Identified<S, St, M, B> = (Box<Exchange<S, St, M, B>>, Operation, Caller, Option<Box<Rare>>);
+
+/// What the answer of a run needs if it may be a stream, or belongs to a call of JSON-RPC.
+type OfCall = Option<Box<(Option<Arc<Reply>>, Option<Early>, RecordId)>>;
 
 /// The answer of a run to its requester.
 pub(super) type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
@@ -80,7 +97,7 @@ where
     pub(super) async fn answer(self: Box<Self>, body: B, is_probe: bool) -> RunAnswer<M, R, E> {
         let layer = Arc::clone(&self.layer);
         let connection = Connection::of(&self.parts, is_probe);
-        let (exchange, operation, caller) = match self.identify(&layer, connection, body).await {
+        let (exchange, operation, caller, mut rare) = match self.identify(&layer, connection, body).await {
             Ok(identified) => identified,
             Err(answer) => return answer,
         };
@@ -90,21 +107,21 @@ where
         let enclosing = exchange.request.enclosing();
         let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
         if is_probe {
-            return Ok(in_mode::<M, R>(Box::pin(exchange.look(connection, &span, operation, is_sub_request)).await));
+            let answer = Box::pin(exchange.look(connection, &span, operation, is_sub_request)).await;
+            return Ok(in_mode::<M, R>(fitted(answer, rare.as_deref())));
         }
-        let ask = |hook| Asking::of(hook, &exchange.request.parts, Instant::now());
-        let asking = layer.options.on_replay.as_deref().map(ask);
+        if let Some(hook) = layer.options.on_replay.as_deref() {
+            rare.get_or_insert_default().asking = Some(Asking::of(hook, &exchange.request.parts, Instant::now()));
+        }
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
-        let instead = match asking {
-            // It must not borrow the verdict while it is asked.
-            Some(asking) if let Some(outcome) = recorded(&verdict) => {
-                Box::pin(asking.about(outcome, &layer.engine, &layer.judge())).await
-            }
-            _ => None,
+        let asked = rare.as_mut().and_then(|rare| Some((recorded(&verdict)?, rare.asking.take()?)));
+        let instead = match asked {
+            Some((outcome, asking)) => Box::pin(asking.about(outcome, &layer.engine, layer.judge())).await,
+            None => None,
         };
         let answer = answer_of(&layer, connection, &span, &id, verdict, waited, instead);
         let answer = match answer {
-            Ok(answer) => Ok(in_mode::<M, R>(answer)),
+            Ok(answer) => Ok(in_mode::<M, R>(fitted(answer, rare.as_deref()))),
             Err(mut answer) => {
                 if let Ok(answer) = &mut answer {
                     layer.options.name_outcome(answer, RAN);
@@ -165,7 +182,14 @@ where
         // It was read by now.
         let data = if let Passage::Whole { data, .. } = &body { data } else { &Bytes::new() };
         let of_header = self.key.take();
-        let key = match self.key_in(of_header, data, connection.is_probe) {
+        let (reply, key) = self.call_in(of_header, data, connection.is_probe);
+        self.reply.clone_from(&reply);
+        let rare = reply.map(|reply| Box::new(Rare { reply: Some(reply), asking: None }));
+        let reject = |rejection| {
+            let rejected = layer.reject(connection, &engine::span(), Facts::default(), rejection);
+            in_mode::<M, R>(fitted(rejected, rare.as_deref()))
+        };
+        let key = match key {
             // `gate/way.rs` has looked at the others.
             Ok(Some(key)) if key_from.is_none() || connection.is_probe || !layer.is_enclosed(&self.parts, &key) => key,
             Ok(key) => {
@@ -173,7 +197,7 @@ where
                 drop(bounds);
                 return Err(Box::pin(self.pass_on(body, key.is_some())).await);
             }
-            Err(rejection) => return Err(Ok(reject(None, rejection))),
+            Err(rejection) => return Err(Ok(reject(*rejection))),
         };
         let found = scope.map_err(|rejection| *rejection).and_then(|scope| {
             let id = Options::record_id(scope.as_ref(), &key, path.as_deref())?;
@@ -181,7 +205,7 @@ where
         });
         let (id, scope) = match found {
             Ok(found) => found,
-            Err(rejection) => return Err(Ok(reject(None, rejection))),
+            Err(rejection) => return Err(Ok(reject(rejection))),
         };
         let fingerprint = sameness.fingerprint(&id, &self.parts, data, credentials.as_deref());
         let slots = layer.engine.store.slots();
@@ -192,7 +216,7 @@ where
         let exchange = Exchange { request: self, key, body, scope, path, share: bounds.share };
         // The origin is found out once the request runs: see `Work::origin`.
         let operation = Operation { id, fingerprint, origin: Origin::default() };
-        Ok((Box::new(exchange), operation, Caller { client, is_within }))
+        Ok((Box::new(exchange), operation, Caller { client, is_within }, rare))
     }
 
     /// Returns the exchange whose handler has sent this request.
@@ -219,9 +243,11 @@ where
     fn start(self: Box<Self>, context: RunContext) -> BoxFuture<'static, (RunAnswer<M, R, E>, End)> {
         Box::pin(async move {
             // `_service` lives until the answer's body was read, which may depend on the service.
-            let (layer, _service, answering) = {
+            let (layer, _service, answering, of_call) = {
                 let Self { request, key, body, path, share, .. } = *self;
-                let Incoming { layer, mut service, mut parts, .. } = *request;
+                let Incoming { layer, mut service, mut parts, reply, early, .. } = *request;
+                let of_call =
+                    (reply.is_some() || early.is_some()).then(|| Box::new((reply, early, context.record_id())));
                 // From here on the body belongs to the run, and its part is free for other bodies.
                 drop(share);
                 let slots = Arc::clone(layer.engine.store.slots());
@@ -229,12 +255,12 @@ where
                 let answers_retries = layer.engine.policy.answers_retries();
                 IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder, answers_retries);
                 let answering = service.call(Request::from_parts(parts, body.into()));
-                (layer, service, answering)
+                (layer, service, answering, of_call)
             };
             match answering.await {
                 Ok(response) => {
                     let (mut parts, body) = response.into_parts();
-                    let (passage, Judged { end, effect, retry }) = take(&layer, &parts, body).await;
+                    let (passage, Judged { end, effect, retry }) = take(&layer, &mut parts, body, of_call).await;
                     layer.say_effect(&mut parts, effect, retry, &end);
                     (Ok(Response::from_parts(parts, passage.into())), end)
                 }
@@ -244,6 +270,14 @@ where
                 }
             }
         })
+    }
+}
+
+/// Gives an answer of the layer's own what the call of JSON-RPC needs, if it is the answer to one.
+fn fitted(answer: WholeAnswer, rare: Option<&Rare>) -> WholeAnswer {
+    match rare.and_then(|rare| rare.reply.as_ref()) {
+        Some(reply) => reply.fit(answer),
+        None => answer,
     }
 }
 
@@ -299,16 +333,44 @@ pub(super) fn answer_of<T, St: Store>(
 /// Reads the body of the handler's answer, unless the head says how the run ends. Returns the body, and how it ends.
 async fn take<R: SendBody, St: Store>(
     layer: &LayerState<St>,
-    parts: &response::Parts,
+    parts: &mut response::Parts,
     body: R,
+    of_call: OfCall,
 ) -> (Passage<R>, Judged) {
+    if let Some(of_call) = of_call {
+        return Box::pin(take_of_call(layer, parts, body, *of_call)).await;
+    }
     let judge = layer.judge();
     if judge.needs_no_body(parts) {
         return (Passage::Untouched(body), judge.of_answer::<R>(parts, None));
     }
-    // An answer has a time limit, and takes none of the budget for request bodies.
-    let (bytes, time) = (layer.options.recorder.max_response_body, Some(layer.options.outcome_body_timeout));
-    let collected = collect(Box::pin(body), &mut Bounds { bytes, time, ..Bounds::default() }).await;
+    let collected = collect(Box::pin(body), &mut layer.bounds_of_answer()).await;
     let judged = judge.of_answer(parts, Some(&collected));
     (Passage::from(collected), judged)
+}
+
+/// As [`take`], where the answer may be a stream, or belongs to a call of JSON-RPC. A call's answer is read whatever
+/// its head says, because an error in it may need the call's `id`.
+async fn take_of_call<R: SendBody, St: Store>(
+    layer: &LayerState<St>,
+    parts: &mut response::Parts,
+    body: R,
+    (reply, early, id): (Option<Arc<Reply>>, Option<Early>, RecordId),
+) -> (Passage<R>, Judged) {
+    let judge = layer.judge();
+    if let Some(early) = early.filter(|_| judge.is_unmarked_stream(parts)) {
+        return layer.stream(parts, body, reply, &id).take(early).await;
+    }
+    if must_not_be_read(parts) || reply.is_none() && judge.needs_no_body(parts) {
+        return (Passage::Untouched(body), judge.of_answer::<R>(parts, None));
+    }
+    let collected = collect(Box::pin(body), &mut layer.bounds_of_answer()).await;
+    let judged = judge.of_answer(parts, Some(&collected));
+    let passage = match (collected, reply) {
+        (Collected::Whole { data, trailers }, Some(reply)) => {
+            Passage::Whole { data: reply.with_own_id(parts, data), trailers }
+        }
+        (collected, _) => Passage::from(collected),
+    };
+    (passage, judged)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
+use tokio::sync::oneshot;
 use tower_service::Service;
 
 use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through, in_mode};
@@ -18,6 +19,7 @@ use super::gate::probe;
 use super::gate::way::Way;
 use super::layer_state::LayerState;
 use super::request::Incoming;
+use super::rpc::live;
 use crate::engine::{self, Facts};
 use crate::store::Store;
 
@@ -106,8 +108,15 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
             }
             Way::Exchange(key) => {
                 let (layer, service) = (Arc::clone(&self.layer), take_ready(&mut self.inner));
-                let incoming = Box::new(Incoming { layer, key, service, parts, mode: PhantomData::<fn(B) -> M> });
-                ResponseFuture::boxed(Box::pin(incoming.answer(body, is_probe)), echo)
+                let has_streams = !layer.options.max_stream.is_zero();
+                let (early, begun) = has_streams.then(oneshot::channel).unzip();
+                let incoming =
+                    Incoming { layer, key, service, parts, reply: None, early, mode: PhantomData::<fn(B) -> M> };
+                let answer = Box::pin(Box::new(incoming).answer(body, is_probe));
+                match begun {
+                    None => ResponseFuture::boxed(answer, echo),
+                    Some(begun) => ResponseFuture::boxed(Box::pin(live::answer::<M, R, _>(begun, answer)), echo),
+                }
             }
             // The request is passed on, and answered if the application does not.
             Way::Describe => {

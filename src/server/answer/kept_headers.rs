@@ -26,7 +26,7 @@ macro_rules! left_out {
 left_out! {
     "age" "apigw-requestid" "authentication-info" "b3" "baggage" "cf-ray" "clear-site-data" "connection"
     "content-length" "correlation-id" "date" "elastic-apm-traceparent" "fly-request-id" "idempotency-effect"
-    "keep-alive" "ratelimit" "request-context" "request-id" "rndr-id" "sentry-trace" "server-timing"
+    "keep-alive" "mcp-session-id" "ratelimit" "request-context" "request-id" "rndr-id" "sentry-trace" "server-timing"
     "set-cookie" "set-cookie2" "te" "traceparent" "traceresponse" "tracestate" "trailer" "transfer-encoding"
     "uber-trace-id" "upgrade" "via" "www-authenticate" "x-amz-apigw-id" "x-amz-cf-id" "x-amz-id-2"
     "x-amz-request-id" "x-amzn-requestid" "x-amzn-trace-id" "x-azure-ref" "x-cloud-trace-context"

@@ -281,8 +281,16 @@ impl Judge<'_> {
     /// that is not recorded, or is a stream.
     pub(crate) fn needs_no_body(&self, parts: &Parts) -> bool {
         matches!(self.of_marks(&parts.extensions), Some(Meaning::NotStarted | Meaning::Unknown))
-            || is_stream(parts)
-            || is_secret(&parts.extensions)
+            || must_not_be_read(parts)
+    }
+
+    /// Returns whether an answer is a stream that its handler has not marked.
+    pub(crate) fn is_unmarked_stream(&self, parts: &Parts) -> bool {
+        is_stream(parts)
+            && parts.status.is_success()
+            && self.of_marks(&parts.extensions).is_none()
+            && !is_secret(&parts.extensions)
+            && !is_of_a_layer(parts)
     }
 
     /// Returns what the body of an answer without a mark says, unless the classifier has the last word by the head.
@@ -348,6 +356,11 @@ fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
     // Without a status, gRPC's client takes the answer for `UNKNOWN`.
     let is_open = is_of_grpc(&parts.headers) && grpc_status(&parts.headers, trailers).is_none();
     has_body && is_shorter(&parts.headers, length) || is_open
+}
+
+/// Returns whether nothing of an answer is read: it is a stream, or shows a secret.
+pub(crate) fn must_not_be_read(parts: &Parts) -> bool {
+    is_stream(parts) || is_secret(&parts.extensions)
 }
 
 /// Returns whether an answer goes on for as long as the client reads it.

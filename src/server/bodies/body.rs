@@ -29,7 +29,7 @@ impl<B: Body<Data: Send, Error: Send + 'static> + Send + 'static> SendBody for B
 )]
 pub trait BodyMode<B: Body>: Sealed + Send + Sync + 'static {
     /// The type as which a body `B` comes out.
-    type Through: Body + From<Passage<B>> + Send + 'static;
+    type Through: Body<Data = Bytes, Error = B::Error> + From<Passage<B>> + Send + 'static;
 }
 
 /// The mode of a layer as it is made: axum's body stays axum's body.
@@ -87,7 +87,12 @@ pub enum Passage<B: Body> {
         /// The rest of the body, or the error with which it failed.
         rest: Result<Pin<Box<B>>, B::Error>,
     },
+    /// It is a stream, of which the layer passes on what comes before its result.
+    Live(Live<B::Error>),
 }
+
+/// The body of an answer whose run goes on.
+type Live<E> = Pin<Box<dyn Body<Data = Bytes, Error = E> + Send>>;
 
 impl<B: Body> fmt::Debug for Passage<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,6 +100,7 @@ impl<B: Body> fmt::Debug for Passage<B> {
             Self::Untouched(_) => "Passage::Untouched",
             Self::Whole { .. } => "Passage::Whole",
             Self::Resumed { .. } => "Passage::Resumed",
+            Self::Live(_) => "Passage::Live",
         })
     }
 }
@@ -117,32 +123,43 @@ pin_project_lite::pin_project! {
 pin_project_lite::pin_project! {
     /// The part that is read after the recorded bytes.
     #[project = RestProjected]
-    enum Remaining<B> {
+    enum Remaining<B: Body> {
         // There is no rest, or it has ended.
         Nothing,
         Untouched { #[pin] body: B },
         // The layer has read the beginning, which is in `head`, and boxed the body for that.
         Resumed { body: Pin<Box<B>> },
+        Live { body: Live<B::Error> },
     }
 }
 
-type Polled<D, E> = Poll<Option<Result<Frame<D>, E>>>;
+type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 
 impl<B: Body> Remaining<B> {
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Data, B::Error> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
         match self.project() {
             RestProjected::Nothing => Poll::Ready(None),
-            RestProjected::Untouched { body } => body.poll_frame(cx),
-            RestProjected::Resumed { body } => body.as_mut().poll_frame(cx),
+            RestProjected::Untouched { body } => body.poll_frame(cx).map_ok(into_bytes),
+            RestProjected::Resumed { body } => body.as_mut().poll_frame(cx).map_ok(into_bytes),
+            RestProjected::Live { body } => body.as_mut().poll_frame(cx),
         }
     }
 
-    /// Returns the rest, for its size and for whether it has ended.
-    fn body(&self) -> Option<&B> {
+    fn is_end_stream(&self) -> bool {
         match self {
-            Self::Nothing => None,
-            Self::Untouched { body } => Some(body),
-            Self::Resumed { body } => Some(body),
+            Self::Nothing => true,
+            Self::Untouched { body } => body.is_end_stream(),
+            Self::Resumed { body } => body.is_end_stream(),
+            Self::Live { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Nothing => SizeHint::with_exact(0),
+            Self::Untouched { body } => body.size_hint(),
+            Self::Resumed { body } => body.size_hint(),
+            Self::Live { body } => body.size_hint(),
         }
     }
 }
@@ -155,6 +172,7 @@ impl<B: Body> From<Passage<B>> for ReplayBody<B> {
             Passage::Whole { data, trailers } => Self { head: data, trailers, ..nothing },
             Passage::Resumed { head, rest: Ok(body) } => Self { head, rest: Remaining::Resumed { body }, ..nothing },
             Passage::Resumed { head, rest: Err(error) } => Self { head, error: Some(error), ..nothing },
+            Passage::Live(body) => Self { rest: Remaining::Live { body }, ..nothing },
         }
     }
 }
@@ -169,7 +187,7 @@ impl<B: Body> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplayBody")
             .field("recorded", &self.head.len())
-            .field("streams", &self.rest.body().is_some())
+            .field("streams", &!matches!(self.rest, Remaining::Nothing))
             .finish()
     }
 }
@@ -178,13 +196,13 @@ impl<B: Body> Body for ReplayBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Bytes, B::Error> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
         let mut this = self.project();
         if !this.head.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.head)))));
         }
         if let Some(frame) = ready!(this.rest.as_mut().poll_frame(cx)) {
-            return Poll::Ready(Some(frame.map(into_bytes)));
+            return Poll::Ready(Some(frame));
         }
         // A body that has ended must not be polled again.
         this.rest.set(Remaining::Nothing);
@@ -195,13 +213,12 @@ impl<B: Body> Body for ReplayBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        let rest_ended = self.rest.body().is_none_or(Body::is_end_stream);
-        self.head.is_empty() && rest_ended && self.error.is_none() && self.trailers.is_none()
+        self.head.is_empty() && self.rest.is_end_stream() && self.error.is_none() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         let head = self.head.len() as u64;
-        let rest = self.rest.body().map_or(SizeHint::with_exact(0), Body::size_hint);
+        let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(head));
         // A body that fails has no length. One with trailers must not say its exact length either: HTTP/1.1 would be

@@ -49,7 +49,7 @@ pub const CREDENTIAL_HEADERS: &[&str] = &[
 /// client, and another header says who it is.
 pub const EXEMPT_HEADERS: &[&str] = &[
     "*-captcha-token", "*-csrf-token", "*-recaptcha-token", "*-turnstile-token", "*-waf-token", "*-xsrf-token",
-    "csrf-token", "postman-token", "xsrf-token",
+    "csrf-token", "mcp-session-id", "postman-token", "xsrf-token",
 ];
 
 /// Cookies that say nothing of who asks, unless [`credential_cookies`](crate::IdempotencyLayer::credential_cookies)

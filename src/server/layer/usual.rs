@@ -206,13 +206,29 @@ impl<St, M> IdempotencyLayer<St, M> {
     pub fn outcome_body_timeout(self, timeout: Duration) -> Self {
         self.with(|options| options.outcome_body_timeout = timeout)
     }
+
+    /// Sets the longest time that a `text/event-stream` may take to its result, and so has the layer record it. What
+    /// comes before the result goes to the client as it comes; the result is held back until it is durable, and it
+    /// alone is recorded and replayed, as a stream of one event. The result of a call of JSON-RPC is its response, that
+    /// of any other stream its last event. A stream that takes longer is passed on, and retries get 409
+    /// `not-replayable`. One that breaks off is unknown. Zero: no stream is recorded. Default: zero, or what the
+    /// [`profile`](Self::profile) says.
+    pub fn max_stream(self, time: Duration) -> Self {
+        self.with(|options| options.max_stream = time)
+    }
+
+    /// Sets the most bytes of such a stream, in all of its events together. Default: 8 MiB.
+    pub fn max_stream_bytes(self, bytes: usize) -> Self {
+        self.with(|options| options.max_stream_bytes = bytes)
+    }
 }
 
 /// # What clients see
 impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the profile: what clients expect of this API's keys. It sets [`require_key`](Self::require_key),
-    /// [`fingerprint_body`](Self::fingerprint_body) and [`replay_header_name`](Self::replay_header_name), unless the
-    /// application has set them to something else than their defaults. Records made under a profile that compares
+    /// [`fingerprint_body`](Self::fingerprint_body), [`key_from`](Self::key_from), [`max_stream`](Self::max_stream) and
+    /// [`replay_header_name`](Self::replay_header_name), unless the application has set them to something else than
+    /// their defaults. Records made under a profile that compares
     /// bodies in another way can't be compared (409 `not-verifiable`), and keys get other records where
     /// [`key_per_path`](Profile::key_per_path) changes. Default: [`Profile::draft`].
     pub fn profile(self, profile: Profile) -> Self {
@@ -225,6 +241,12 @@ impl<St, M> IdempotencyLayer<St, M> {
             }
             if options.sameness.has_body(&before.fingerprint_body) {
                 options.sameness.of_body(profile.fingerprint_body.clone());
+            }
+            if KeyFrom::are_same(options.key_from.as_ref(), before.key_from.as_ref()) {
+                options.key_from.clone_from(&profile.key_from);
+            }
+            if options.max_stream == before.max_stream {
+                options.max_stream = profile.max_stream;
             }
             if options.recorder.replay_header_name == before.replay_header {
                 Arc::make_mut(&mut options.recorder).replay_header_name = profile.replay_header.clone();

@@ -45,6 +45,28 @@ pub(crate) fn iceberg(rejection: &Rejection) -> Response<Bytes> {
     plain(rejection, &json!({ "error": { "message": rejection.detail, "type": rejection.code(), "code": code } }))
 }
 
+/// The code of the server's own errors (JSON-RPC 2.0, section 5.1) that says that the layer has refused. Those that
+/// MCP and its clients use are others.
+const REFUSED: i32 = -32060;
+
+/// Returns an error of JSON-RPC 2.0 (section 5.1). `rpc/reply.rs` sets the `id` of the call.
+pub(crate) fn json_rpc(rejection: &Rejection) -> Response<Bytes> {
+    let code = match rejection.kind {
+        RejectionKind::KeyMissing | RejectionKind::KeyMalformed => -32602,
+        _ => REFUSED,
+    };
+    let mut data = rejection.problem();
+    data["effect"] = rejection.effect.name().into();
+    if let Some(seconds) = rejection.retry_after_seconds() {
+        data["retry_after"] = seconds.into();
+    }
+    let error = json!({ "code": code, "message": rejection.detail, "data": data });
+    let mut response = rejection.render();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.body_mut() = json!({ "jsonrpc": "2.0", "id": null, "error": error }).to_string().into();
+    response
+}
+
 /// Returns an answer with this body, in whose form `Retry-After` alone says that a retry is of use.
 fn plain(rejection: &Rejection, body: &Value) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));

@@ -61,6 +61,15 @@ pub(crate) fn keys_differ(name: &HeaderName) -> Rejection {
     Rejection::new(RejectionKind::KeyReused, detail)
 }
 
+/// Rejects a request whose body has two keys.
+pub(crate) fn keys_in_body_differ(places: &dyn Debug) -> Rejection {
+    let detail = format!(
+        "The body has different keys in two of these places, so this request was not run: {places:?}. Send one key. If a \
+         request with either key was sent before, send that one again to learn what became of it."
+    );
+    Rejection::new(RejectionKind::KeyReused, detail)
+}
+
 /// Rejects a body that is longer than `max_request_body`.
 pub(crate) fn body_too_large(limit: usize) -> Rejection {
     let detail = format!("A request may have at most {limit} bytes of body here. Nothing was done.");

@@ -181,7 +181,7 @@ impl Rejection {
     }
 
     /// The value of `Retry-After`. After 0 seconds a client would try again at once.
-    fn retry_after_seconds(&self) -> Option<u64> {
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         let rounded_up = |pause: Duration| pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0));
         self.retry_after.map(|pause| rounded_up(pause).max(1))
     }

@@ -1,0 +1,88 @@
+//! The body of an answer while its run goes on.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either, select};
+use http::Response;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use tokio::sync::{mpsc, oneshot};
+
+use super::reply;
+use super::stream::Begun;
+use crate::server::bodies::body::{BodyMode, Passage, SendBody, Through};
+
+type Answer<M, R, E> = Result<Response<Through<M, R>>, E>;
+
+/// Answers a request whose run may answer with a stream: with the stream's head once it has begun, or else with the
+/// answer. `answer` is dropped with the body. That cancels nothing, because the run has a task of its own.
+pub(crate) async fn answer<M, R, E>(
+    begun: oneshot::Receiver<Begun>,
+    answer: BoxFuture<'static, Answer<M, R, E>>,
+) -> Answer<M, R, E>
+where
+    M: BodyMode<R>,
+    R: SendBody,
+    E: Send + 'static,
+{
+    match select(answer, begun).await {
+        Either::Left((answer, _)) => answer,
+        // The run has answered otherwise, or there is none.
+        Either::Right((Err(_), answer)) => answer.await,
+        Either::Right((Ok(Begun { parts, events }), answer)) => {
+            let rest = async move {
+                let (parts, body) = answer.await.ok()?.into_parts();
+                if reply::has_type(&parts.headers, "text/event-stream") {
+                    return Some(body);
+                }
+                // The layer has refused, or has recorded another answer.
+                let data = body.collect().await.ok()?.to_bytes();
+                Some(Passage::Whole { data: reply::as_event(&parts.headers, &data), trailers: None }.into())
+            };
+            let body = Live { events, rest: Rest::Waits(Box::pin(rest)) };
+            Ok(Response::from_parts(parts, Passage::Live(Box::pin(body)).into()))
+        }
+    }
+}
+
+/// The events before the result, and then the result.
+struct Live<T> {
+    events: mpsc::UnboundedReceiver<Bytes>,
+    rest: Rest<T>,
+}
+
+enum Rest<T> {
+    Waits(BoxFuture<'static, Option<T>>),
+    Body(Pin<Box<T>>),
+    Ended,
+}
+
+impl<T: Body<Data = Bytes>> Body for Live<T> {
+    type Data = Bytes;
+    type Error = T::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, T::Error>>> {
+        let this = self.get_mut();
+        if let Some(event) = ready!(this.events.poll_recv(cx)) {
+            return Poll::Ready(Some(Ok(Frame::data(event))));
+        }
+        loop {
+            match &mut this.rest {
+                Rest::Waits(rest) => {
+                    let body = ready!(rest.as_mut().poll(cx));
+                    this.rest = body.map_or(Rest::Ended, |body| Rest::Body(Box::pin(body)));
+                }
+                Rest::Body(body) => {
+                    let frame = ready!(body.as_mut().poll_frame(cx));
+                    if frame.is_none() {
+                        this.rest = Rest::Ended;
+                    }
+                    return Poll::Ready(frame);
+                }
+                Rest::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+}
