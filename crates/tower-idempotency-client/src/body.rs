@@ -3,6 +3,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Empty, Full};
 
@@ -112,8 +113,20 @@ impl<B> ResponseBody<B> {
         }
     }
 
+    /// The trailers that were read.
+    pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
+        self.read.iter().find_map(Frame::trailers_ref)
+    }
+
     fn data(&self) -> impl Iterator<Item = &Bytes> {
         self.first.iter().chain(self.read.iter().filter_map(Frame::data_ref))
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    /// Whether all of it was read, within the limit; or it is empty.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rest.as_ref().is_none_or(|rest| self.length == 0 && rest.is_end_stream())
     }
 }
 
