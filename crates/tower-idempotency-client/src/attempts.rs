@@ -17,8 +17,8 @@ use crate::uses::{Before, Use, Uses};
 use crate::verdict::{self, Verdict, may_be_rejection};
 use crate::{BoxError, CallEnd, Delivery, Error, Key, Known, Reason, ResponseBody};
 
-/// How much of a rejection is read at least.
-const MAX_REJECTION: usize = 64 << 10;
+/// How much of a rejection, and of what is judged, is read at least.
+const MAX_READ: usize = 64 << 10;
 /// The longest time that a probe may take.
 const LOOK: Duration = Duration::from_secs(5);
 /// Asks what a retry would get. A server that knows it does not run the request.
@@ -202,7 +202,8 @@ impl<A: Attempts> Call<A> {
         // A replay is the answer, whatever its body says.
         let is_replay = self.options.is_replay(answer.headers());
         let may_be_rejection = !is_replay && may_be_rejection(answer.status(), answer.headers());
-        let limit = self.options.max_answer.max(if may_be_rejection { MAX_REJECTION } else { 0 });
+        let is_read = may_be_rejection || self.options.judges(answer.headers());
+        let limit = self.options.max_answer.max(if is_read { MAX_READ } else { 0 });
         // No more than what is declared is read in vain.
         let is_too_long = header(CONTENT_LENGTH).parse().is_ok_and(|length: usize| length > limit);
         let kind = header(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
@@ -211,7 +212,7 @@ impl<A: Attempts> Call<A> {
     }
 
     /// Says how the answer came about, if it is the operation's.
-    fn judge<B: Body>(&self, mut answer: Response<ResponseBody<B>>) -> Result<Response<ResponseBody<B>>, Box<Miss>> {
+    fn judge<B>(&self, mut answer: Response<ResponseBody<B>>) -> Result<Response<ResponseBody<B>>, Box<Miss>> {
         let (status, is_replay) = (answer.status(), self.options.is_replay(answer.headers()));
         let says = self.options.says(&answer);
         let before = verdict::Earlier { is_unknown: self.known >= Known::Unknown, is_own: self.chosen.is_own };

@@ -113,6 +113,11 @@ impl<B> ResponseBody<B> {
         }
     }
 
+    /// Whether all of it was read.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rest.is_none()
+    }
+
     /// The trailers that were read.
     pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
         self.read.iter().find_map(Frame::trailers_ref)
@@ -120,13 +125,6 @@ impl<B> ResponseBody<B> {
 
     fn data(&self) -> impl Iterator<Item = &Bytes> {
         self.first.iter().chain(self.read.iter().filter_map(Frame::data_ref))
-    }
-}
-
-impl<B: Body> ResponseBody<B> {
-    /// Whether all of it was read, within the limit; or it is empty.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.rest.as_ref().is_none_or(|rest| self.length == 0 && rest.is_end_stream())
     }
 }
 

@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Extensions, HeaderMap, HeaderName, Response};
-use http_body::Body;
 use retry_policies::RetryPolicy;
 use tower::retry::budget::Budget;
 use tower_idempotency_meaning::{Answer, BodyJudge, Says, is_of_grpc};
@@ -43,10 +42,15 @@ impl Options {
         headers.get(&self.replay_header).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
     }
 
+    /// Whether the body or the trailers of an answer are judged.
+    pub(crate) fn judges(&self, headers: &HeaderMap) -> bool {
+        self.judge.is_some() || is_of_grpc(headers)
+    }
+
     /// Returns what the body or the trailers of an answer say; `None` for one that was not read to its end.
-    pub(crate) fn says<B: Body>(&self, answer: &Response<ResponseBody<B>>) -> Option<Says> {
+    pub(crate) fn says<B>(&self, answer: &Response<ResponseBody<B>>) -> Option<Says> {
         let (headers, body) = (answer.headers(), answer.body());
-        if self.judge.is_none() && !is_of_grpc(headers) || !body.is_whole() {
+        if !self.judges(headers) || !body.is_whole() {
             return None;
         }
         let read = body.bytes_read();

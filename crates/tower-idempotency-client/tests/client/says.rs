@@ -126,18 +126,21 @@ async fn what_is_throttled_waits_for_its_points_or_for_retry_after_and_is_done_t
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_too_long_cut_or_no_json_says_nothing_and_its_status_counts() {
     let judged = || KeyedRetryLayer::new().judge(BodyJudge::json_rpc()).backoff(backoff(0));
-    for (kind, limit, says) in [
-        ("application/json", BUSY.len(), Some(Says::Failed)),
-        ("application/json", BUSY.len() - 1, None),
-        ("application/json", 0, None),
-        ("text/plain", 1 << 20, None),
-        ("text/event-stream", 1 << 20, None),
+    // Blanks follow it, up to this length.
+    for (kind, limit, length, says) in [
+        ("application/json", 0, 1 << 16, Some(Says::Failed)),
+        ("application/json", 0, (1 << 16) + 1, None),
+        ("application/json", 70_000, 70_000, Some(Says::Failed)),
+        ("application/json", 70_000, 70_001, None),
+        ("text/plain", 70_000, 1_000, None),
+        ("text/event-stream", 70_000, 1_000, None),
     ] {
-        let script = Script::default().answers(200, &[("content-type", kind)], BUSY);
+        let body: &str = [BUSY, &" ".repeat(length - BUSY.len())].concat().leak();
+        let script = Script::default().answers(200, &[("content-type", kind)], body);
         let answer = script.post(&judged().max_answer(limit)).await.unwrap();
-        assert_eq!(Delivery::of(&answer).unwrap().says(), says, "{kind} {limit}");
-        assert_eq!(Delivery::is_success(&answer), says.is_none(), "{kind} {limit}");
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), BUSY);
+        assert_eq!(Delivery::of(&answer).unwrap().says(), says, "{kind} {limit} {length}");
+        assert_eq!(Delivery::is_success(&answer), says.is_none(), "{kind} {limit} {length}");
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
     }
     // gRPC's status is in the head of an answer without a body.
     let refused = [("content-type", "application/grpc"), ("grpc-status", "5")];
