@@ -53,11 +53,13 @@ pub(crate) fn has_json(headers: &HeaderMap) -> bool {
 
 /// Returns the values of all lines of a field. Most answers have so few fields that comparing all names takes less time
 /// than hashing one.
+#[inline]
 pub(crate) fn lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     headers.iter().filter_map(move |(other, value)| (*other == name).then_some(value.as_bytes()))
 }
 
 /// Returns the only one.
+#[inline]
 pub(crate) fn only<T>(mut lines: impl Iterator<Item = T>) -> Option<T> {
     lines.next().filter(|_| lines.next().is_none())
 }

@@ -12,6 +12,7 @@ const GRPC: &[u8] = b"application/grpc";
 /// `application/grpc`, or one such as `application/grpc+proto`. `application/grpc-web` is another protocol, and has its
 /// trailers in the body.
 #[must_use]
+#[inline]
 pub fn is_of_grpc(headers: &HeaderMap) -> bool {
     only(lines(headers, CONTENT_TYPE)).and_then(|only| only.split_at_checked(GRPC.len())).is_some_and(|(kind, rest)| {
         kind.eq_ignore_ascii_case(GRPC) && rest.first().is_none_or(|next| b"+; ".contains(next))
@@ -21,6 +22,7 @@ pub fn is_of_grpc(headers: &HeaderMap) -> bool {
 /// Returns the status of a gRPC answer. It is in the trailers, or in the head if the answer has no body. Of two,
 /// neither counts: the answer is UNKNOWN.
 #[must_use]
+#[inline]
 pub fn grpc_status<'a>(headers: &'a HeaderMap, trailers: Option<&'a HeaderMap>) -> Option<&'a [u8]> {
     let in_field = |headers: &'a HeaderMap| {
         let mut lines = lines(headers, GRPC_STATUS);
