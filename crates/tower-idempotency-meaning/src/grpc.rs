@@ -15,7 +15,8 @@ const GRPC: &[u8] = b"application/grpc";
 #[inline]
 pub fn is_of_grpc(headers: &HeaderMap) -> bool {
     only(lines(headers, CONTENT_TYPE)).and_then(|only| only.split_at_checked(GRPC.len())).is_some_and(|(kind, rest)| {
-        kind.eq_ignore_ascii_case(GRPC) && rest.first().is_none_or(|next| b"+; ".contains(next))
+        // Most other types differ in this byte, which is looked at more quickly than all of them.
+        rest.first().is_none_or(|next| b"+; ".contains(next)) && kind.eq_ignore_ascii_case(GRPC)
     })
 }
 
