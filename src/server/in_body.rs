@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::context::IdempotencyContext;
-use super::key_from::BadKey;
+use super::key_from::{BadKey, KeyFrom};
 use super::options::Options;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
@@ -30,34 +30,36 @@ impl<S, St: Store, M, B> Incoming<S, St, M, B> {
         is_probe: bool,
     ) -> (Option<Arc<Reply>>, KeyOrRejection) {
         let Options { profile, key_from, .. } = &*self.layer.options;
-        let Some(calls) = profile.calls else {
-            return (None, self.key_in(of_header, data, is_probe).map_err(Box::new));
-        };
+        let Some(places) = key_from else { return (None, Ok(of_header)) };
+        let find = |of_header| self.key_in(of_header, places, data, is_probe).map_err(Box::new);
+        let Some(calls) = profile.calls else { return (None, find(of_header)) };
         match calls.id_of(data) {
-            Ok(Some(id)) => {
-                let reply = Some(Arc::new(Reply::new(id, &self.parts)));
-                (reply, self.key_in(of_header, data, is_probe).map_err(Box::new))
-            }
+            Ok(Some(id)) => (Some(Arc::new(Reply::new(id, &self.parts))), find(of_header)),
             Ok(None) if is_probe => (None, Err(Box::new(reasons::no_record()))),
             Ok(None) => (None, Ok(None)),
             Err(_) => {
                 // A body that is encoded, or a batch, is refused by its own words.
-                let found = key_from.as_ref().map(|places| places.find(&self.parts, data, profile.key_form));
+                let found = places.find(&self.parts, data, profile.key_form);
                 let unread = || reasons::key_in_body_malformed(&BadKey::NotRpc);
-                (None, Err(Box::new(found.and_then(Result::err).unwrap_or_else(unread))))
+                (None, Err(Box::new(found.err().unwrap_or_else(unread))))
             }
         }
     }
 
     /// Returns the key, which is in the header, in the body `data`, or in both; `None` if there is none and none is
     /// needed.
-    fn key_in(&self, of_header: Option<Key>, data: &Bytes, is_probe: bool) -> Result<Option<Key>, Rejection> {
-        let Options { header_name, require_key, profile, key_from, .. } = &*self.layer.options;
-        let Some(key_from) = key_from else { return Ok(of_header) };
-        match (of_header, key_from.find(&self.parts, data, profile.key_form)?) {
+    fn key_in(
+        &self,
+        of_header: Option<Key>,
+        places: &KeyFrom,
+        data: &Bytes,
+        is_probe: bool,
+    ) -> Result<Option<Key>, Rejection> {
+        let Options { header_name, require_key, profile, .. } = &*self.layer.options;
+        match (of_header, places.find(&self.parts, data, profile.key_form)?) {
             (Some(of_header), Some(of_body)) if of_header != of_body => Err(reasons::keys_differ(header_name)),
             (None, None) if is_probe || *require_key => {
-                Err(reasons::key_missing(header_name, profile.key_form, Some(key_from)))
+                Err(reasons::key_missing(header_name, profile.key_form, Some(places)))
             }
             (of_header, of_body) => Ok(of_header.or(of_body)),
         }

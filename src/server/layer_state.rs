@@ -62,6 +62,7 @@ impl<St> LayerState<St> {
 
 impl<St: Store> LayerState<St> {
     /// Returns the judge, which says how runs end.
+    #[inline]
     pub(super) fn judge(&self) -> Judge<'_> {
         Judge {
             classify: self.options.classify.as_deref().map(|classify| &**classify),
@@ -100,6 +101,7 @@ impl<St: Store> LayerState<St> {
 
     /// Returns the bounds within which an answer is read. It has a time limit, and takes none of the budget for request
     /// bodies.
+    #[inline]
     pub(super) fn bounds_of_answer(&self) -> Bounds {
         let Options { recorder, outcome_body_timeout, .. } = &*self.options;
         Bounds { bytes: recorder.max_response_body, time: Some(*outcome_body_timeout), ..Bounds::default() }
@@ -167,26 +169,27 @@ impl<St: Store> LayerState<St> {
         })
     }
 
-    /// Returns an answer as a replay: it is marked as one, and reported.
-    #[inline]
-    pub(super) fn replayed(&self, span: &Span, (mut answer, trailers): WholeAnswer, facts: Facts<'_>) -> WholeAnswer {
+    /// Makes an answer a replay: it is marked as one, and reported.
+    pub(super) fn replayed(&self, span: &Span, answer: &mut WholeAnswer, facts: Facts<'_>) {
         self.engine.report(span, REPLAYED, facts);
+        let (replay, _) = &mut *answer;
         let marker = self.options.recorder.replay_header_name.clone();
-        answer.headers_mut().insert(marker, HeaderValue::from_static("true"));
-        self.options.say_retry(answer.status(), answer.headers_mut(), false);
-        self.named((answer, trailers), REPLAYED)
+        replay.headers_mut().insert(marker, HeaderValue::from_static("true"));
+        self.options.say_retry(replay.status(), replay.headers_mut(), false);
+        self.name(answer, REPLAYED);
     }
 
-    /// Returns the answer of an outcome, which says so if it does not say what became of the operation.
-    #[inline]
-    pub(super) fn named(&self, (answer, trailers): WholeAnswer, outcome: &'static str) -> WholeAnswer {
-        let (mut parts, data) = answer.into_parts();
-        if !self.judge().is_final(&parts, trailers.as_ref(), Some(&data)) {
-            Effect::Unknown.say(&mut parts.headers, Some(false), None);
+    /// Names the answer of an outcome, which says so if it does not say what became of the operation.
+    pub(super) fn name(&self, (answer, trailers): &mut WholeAnswer, outcome: &'static str) {
+        let (judge, trailers) = (self.judge(), trailers.as_ref());
+        if !judge.is_plain(answer.status(), answer.headers(), trailers) {
+            let (mut parts, data) = std::mem::take(answer).into_parts();
+            if !judge.is_final(&parts, trailers, Some(&data)) {
+                Effect::Unknown.say(&mut parts.headers, Some(false), None);
+            }
+            *answer = Response::from_parts(parts, data);
         }
-        let mut answer = Response::from_parts(parts, data);
-        self.options.name_outcome(&mut answer, outcome);
-        (answer, trailers)
+        self.options.name_outcome(answer, outcome);
     }
 }
 

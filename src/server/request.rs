@@ -274,6 +274,7 @@ where
 }
 
 /// Gives an answer of the layer's own what the call of JSON-RPC needs, if it is the answer to one.
+#[inline]
 fn fitted(answer: WholeAnswer, rare: Option<&Rare>) -> WholeAnswer {
     match rare.and_then(|rare| rare.reply.as_ref()) {
         Some(reply) => reply.fit(answer),
@@ -311,11 +312,20 @@ pub(super) fn answer_of<T, St: Store>(
         Verdict::Own(produced) => return Err(produced),
         Verdict::Outcome { outcome, is_own, .. } => match instead.map(|instead| *instead) {
             Some((Replay::Refuse(rejection), _)) => rejection,
-            Some((Replay::Replace(answer), trailers)) => return Ok(layer.replayed(span, (answer, trailers), facts)),
+            Some((Replay::Replace(answer), trailers)) => {
+                let mut answer = (answer, trailers);
+                layer.replayed(span, &mut answer, facts);
+                return Ok(answer);
+            }
             Some((Replay::Give, _)) | None => match layer.recorded_answer(&outcome, id) {
                 // It is no replay for the request whose own run has committed the outcome, and has reported itself.
-                Ok(answer) if is_own => return Ok(layer.named(answer, RAN)),
-                Ok(answer) => return Ok(layer.replayed(span, answer, facts)),
+                Ok(mut answer) => {
+                    match is_own {
+                        true => layer.name(&mut answer, RAN),
+                        false => layer.replayed(span, &mut answer, facts),
+                    }
+                    return Ok(answer);
+                }
                 Err(rejection) => *rejection,
             },
         },

@@ -30,6 +30,7 @@ mod origin;
 mod outcome;
 mod reconcile;
 mod record;
+mod rpc;
 mod run;
 mod scope;
 mod seen;

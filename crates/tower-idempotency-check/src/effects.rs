@@ -27,7 +27,7 @@ impl fmt::Display for Ledger {
 impl Ledger {
     /// Reads an answer: a list, an object with one list, a number, or an object with one number.
     pub(crate) fn of(answer: &Answer) -> Option<Self> {
-        if !answer.status.is_success() {
+        if !answer.is_success() {
             return None;
         }
         let value = answer.json().or_else(|| std::str::from_utf8(&answer.body).ok()?.trim().parse().ok())?;
@@ -73,7 +73,7 @@ fn named(item: &Value) -> String {
 /// Infers how many effects these answers to equal requests speak of: successes that are not equal come from different
 /// runs.
 pub(crate) fn inferred<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> usize {
-    let successes = answers.into_iter().filter(|answer| answer.status.is_success());
+    let successes = answers.into_iter().filter(|answer| answer.is_success());
     successes.map(Answer::content).collect::<BTreeSet<_>>().len()
 }
 

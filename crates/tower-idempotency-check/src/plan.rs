@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde::Deserialize;
+use tower_idempotency_meaning::BodyJudge;
 
 use crate::dialect::Dialect;
 use crate::http::address::{Address, AddressError};
@@ -24,6 +25,7 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub(crate) dialect: Dialect,
+    pub(crate) judge: Option<BodyJudge>,
     pub(crate) key_header: String,
     /// The request that succeeds, without a key.
     pub(crate) request: Message,
@@ -84,6 +86,8 @@ pub struct Settings {
     pub url: Option<String>,
     /// `draft`, `stripe`, `acp` or `iceberg`.
     pub profile: Option<String>,
+    /// What reads the bodies of answers that are a 200 and no success: `json-rpc`, `graphql` or `grpc`. Default: none.
+    pub judge: Option<String>,
     /// The name of the key's header. Default: `Idempotency-Key`.
     pub key_header: Option<String>,
     /// Default: POST.
@@ -225,7 +229,7 @@ impl Settings {
             };
         }
         either!(
-            url, profile, key_header, method, data, other_data, other_path, other_account, count, declined,
+            url, profile, judge, key_header, method, data, other_data, other_path, other_account, count, declined,
             server_error, rate_limited, slow, retention, restart, kill, max_requests, reset
         )
     }
@@ -241,6 +245,8 @@ impl Endpoint {
     fn new(settings: Settings, target: String) -> Result<Self, PlanError> {
         let profile = settings.profile.as_deref().unwrap_or("draft");
         let dialect = read("profile", profile, "draft, stripe, acp or iceberg", Dialect::named)?;
+        let judge = settings.judge.as_deref();
+        let judge = judge.map(|name| read("judge", name, "json-rpc, graphql or grpc", |name| name.parse().ok()));
         let body = settings.data.clone().unwrap_or_default();
         let mut headers = settings.headers.iter().map(|line| header("headers", line)).collect::<Result<Vec<_>, _>>()?;
         if !body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
@@ -255,6 +261,7 @@ impl Endpoint {
         let retention = settings.retention.as_deref().map(|text| read("retention", text, time, duration));
         Ok(Self {
             dialect,
+            judge: judge.transpose()?,
             key_header: settings.key_header.clone().unwrap_or_else(|| "Idempotency-Key".to_owned()),
             other_body: settings.other_data.clone().or_else(|| crate::vary::other(&body)),
             request: Message { method, target, headers, body },

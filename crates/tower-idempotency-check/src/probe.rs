@@ -192,8 +192,16 @@ impl<'a> Probe<'a> {
     /// Whether a success is the answer of the first request, and of no operation of its own. `before` is what there was
     /// before it.
     pub(crate) async fn is_first(&self, first: &Answer, other: &Answer, before: &Option<Ledger>) -> Result<bool, Stop> {
-        let is_same = other.status.is_success() && other.says_same(first);
+        let is_same = other.is_success() && other.says_same(first);
         Ok(is_same && (!self.are_alike() || self.effects(before, []).await? == 0))
+    }
+
+    /// An answer, with what its body says.
+    fn judged(&self, answer: Answer) -> Answer {
+        match &self.endpoint.judge {
+            Some(judge) => answer.judged(judge),
+            None => answer,
+        }
     }
 
     /// Sends a request over a connection of its own.
@@ -201,6 +209,7 @@ impl<'a> Probe<'a> {
         self.take(1)?;
         let began = self.began.elapsed();
         let answer = async { Connection::open(&self.plan.address).await?.send(message).await }.await;
+        let answer = answer.map(|answer| self.judged(answer));
         self.note(began, label, message, answer.as_ref().map(Answer::summary));
         Ok(answer?)
     }
@@ -218,7 +227,7 @@ impl<'a> Probe<'a> {
     ) -> Result<Result<Answer, Failure>, Stop> {
         self.take(1)?;
         let began = self.began.elapsed();
-        let answer = connection.send(message).await;
+        let answer = connection.send(message).await.map(|answer| self.judged(answer));
         self.note(began, label, message, answer.as_ref().map(Answer::summary));
         Ok(answer)
     }
@@ -242,7 +251,9 @@ impl<'a> Probe<'a> {
         }
         let began = self.began.elapsed();
         let sending = connections.into_iter().zip(messages);
-        let sending = sending.map(|(mut connection, message)| async move { connection.send(message).await });
+        let sending = sending.map(|(mut connection, message)| async move {
+            connection.send(message).await.map(|answer| self.judged(answer))
+        });
         let answers = join_all(sending).await;
         let mut statuses = std::collections::BTreeMap::<String, usize>::new();
         for answer in &answers {
@@ -290,7 +301,7 @@ impl<'a> Probe<'a> {
     /// Sends a request that has to succeed.
     pub(crate) async fn succeeds(&self, label: &str, message: &Message) -> Result<Answer, Stop> {
         let answer = self.send(label, message).await?;
-        if answer.status.is_success() {
+        if answer.is_success() {
             return Ok(answer);
         }
         Err(Stop::Other(format!("{label} does not succeed: {}", answer.summary())))

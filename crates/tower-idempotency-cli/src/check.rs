@@ -70,7 +70,10 @@ fn settings(check: Check) -> Result<Settings, Failure> {
     let mut given = Settings::default();
     macro_rules! texts { ($($field:ident),*) => { $(given.$field = check.$field;)* }; }
     macro_rules! bodies { ($($field:ident),*) => { $(given.$field = check.$field.map(body).transpose()?;)* }; }
-    texts!(url, profile, count, other_account, other_path, method, key_header, restart, kill, max_requests, retention);
+    texts!(
+        url, profile, judge, count, other_account, other_path, method, key_header, restart, kill, max_requests,
+        retention
+    );
     texts!(headers, only);
     bodies!(data, other_data, declined, server_error, rate_limited, slow);
     Ok(given.over_plan(plan))

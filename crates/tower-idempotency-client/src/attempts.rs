@@ -17,8 +17,8 @@ use crate::uses::{Before, Use, Uses};
 use crate::verdict::{self, Verdict, may_be_rejection};
 use crate::{BoxError, CallEnd, Delivery, Error, Key, Known, Reason, ResponseBody};
 
-/// How much of a rejection is read at least.
-const MAX_REJECTION: usize = 64 << 10;
+/// How much of a rejection, and of what is judged, is read at least.
+const MAX_READ: usize = 64 << 10;
 /// The longest time that a probe may take.
 const LOOK: Duration = Duration::from_secs(5);
 /// Asks what a retry would get. A server that knows it does not run the request.
@@ -93,7 +93,7 @@ impl<A: Attempts> Call<A> {
             // Another call may have forgotten it meanwhile.
             (Some((this, _)), false) => _ = self.options.uses.begin(this),
             // The caller gets the key to ask again with. What has succeeded needs no other call.
-            (None, false) if !result.as_ref().is_ok_and(|answer| answer.status().is_success()) => _ = self.begin_use(),
+            (None, false) if !result.as_ref().is_ok_and(Delivery::is_success) => _ = self.begin_use(),
             _ => {}
         }
         result
@@ -156,7 +156,7 @@ impl<A: Attempts> Call<A> {
         let longest = LOOK.min(self.options.attempt_timeout).min(self.options.deadline / 4);
         let until = Instant::now() + longest;
         match self.attempt(until, true).await {
-            Ok(answer) if self.options.is_replay(answer.headers()) || answer.status().is_success() => Ok(answer),
+            Ok(answer) if self.options.is_replay(answer.headers()) || Delivery::is_success(&answer) => Ok(answer),
             Err(miss) => match miss.last {
                 Some(reason @ Reason::NotKept) => {
                     self.known = miss.known;
@@ -202,7 +202,8 @@ impl<A: Attempts> Call<A> {
         // A replay is the answer, whatever its body says.
         let is_replay = self.options.is_replay(answer.headers());
         let may_be_rejection = !is_replay && may_be_rejection(answer.status(), answer.headers());
-        let limit = self.options.max_answer.max(if may_be_rejection { MAX_REJECTION } else { 0 });
+        let is_read = may_be_rejection || self.options.judges(answer.headers());
+        let limit = self.options.max_answer.max(if is_read { MAX_READ } else { 0 });
         // No more than what is declared is read in vain.
         let is_too_long = header(CONTENT_LENGTH).parse().is_ok_and(|length: usize| length > limit);
         let kind = header(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
@@ -213,16 +214,17 @@ impl<A: Attempts> Call<A> {
     /// Says how the answer came about, if it is the operation's.
     fn judge<B>(&self, mut answer: Response<ResponseBody<B>>) -> Result<Response<ResponseBody<B>>, Box<Miss>> {
         let (status, is_replay) = (answer.status(), self.options.is_replay(answer.headers()));
+        let says = self.options.says(&answer);
         let before = verdict::Earlier { is_unknown: self.known >= Known::Unknown, is_own: self.chosen.is_own };
         // What a redirect has led to says nothing of the server that was asked.
         let is_elsewhere = self.attempts.is_elsewhere();
         let mut is_unknown = match is_replay {
-            true => verdict::known_of_replay(status, answer.headers()) == Known::Unknown,
-            false => is_elsewhere && !status.is_success(),
+            true => verdict::known_of_replay(status, answer.headers(), says) == Known::Unknown,
+            false => is_elsewhere && !verdict::is_success(status, says),
         };
-        if !is_replay && !is_elsewhere && !verdict::is_plain_success(status, answer.headers()) {
+        if !is_replay && !is_elsewhere && !verdict::is_plain_success(status, answer.headers(), says) {
             let body = answer.body().bytes_read();
-            let (known, after, last) = match verdict::judge(status, answer.headers(), &body, before) {
+            let (known, after, last) = match verdict::judge(status, answer.headers(), &body, says, before) {
                 Verdict::Answer(known) => {
                     is_unknown = before.is_unknown || known == Known::Unknown;
                     (None, None, None)
@@ -233,10 +235,13 @@ impl<A: Attempts> Call<A> {
             };
             if let Some(known) = known {
                 let known = if self.attempts.has_redirects() { known.max(Known::Unknown) } else { known };
+                if let Some(says) = says {
+                    answer.extensions_mut().insert(says);
+                }
                 return Err(Box::new(Miss { known, after, response: Some(answer.map(|_| body)), source: None, last }));
             }
         }
-        let delivery = Delivery { key: self.chosen.key.clone(), attempts: self.made, is_replay, is_unknown };
+        let delivery = Delivery { key: self.chosen.key.clone(), attempts: self.made, is_replay, is_unknown, says };
         answer.extensions_mut().insert(delivery);
         Ok(answer)
     }
@@ -268,7 +273,7 @@ fn is_free<B>(result: &Result<Response<B>, Error>) -> bool {
     match result {
         Ok(answer) => {
             let is_taken = Delivery::of(answer).is_some_and(|delivery| delivery.is_replay || delivery.is_unknown);
-            !answer.status().is_success() && !is_taken
+            !Delivery::is_success(answer) && !is_taken
         }
         Err(error) => error.known() <= Known::Refused,
     }

@@ -3,6 +3,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Empty, Full};
 
@@ -110,6 +111,16 @@ impl<B> ResponseBody<B> {
             (Some(only), None) => only.clone(),
             _ => self.data().flatten().copied().collect(),
         }
+    }
+
+    /// Whether all of it was read.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// The trailers that were read.
+    pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
+        self.read.iter().find_map(Frame::trailers_ref)
     }
 
     fn data(&self) -> impl Iterator<Item = &Bytes> {

@@ -1,4 +1,8 @@
+use http::Response;
+use tower_idempotency_meaning::Says;
+
 use crate::Key;
+use crate::verdict::is_success;
 
 /// How an answer came about. The layer puts it into the extensions of each response to a request with a key.
 #[derive(Debug, Clone)]
@@ -7,12 +11,13 @@ pub struct Delivery {
     pub(crate) attempts: u32,
     pub(crate) is_replay: bool,
     pub(crate) is_unknown: bool,
+    pub(crate) says: Option<Says>,
 }
 
 impl Delivery {
     /// The delivery of a response that has come through the layer; `None` if the request had a safe method.
     #[must_use]
-    pub fn of<B>(response: &http::Response<B>) -> Option<&Self> {
+    pub fn of<B>(response: &Response<B>) -> Option<&Self> {
         response.extensions().get()
     }
 
@@ -36,6 +41,19 @@ impl Delivery {
         self.is_replay
     }
 
+    /// What the body or the trailers of the answer say, by gRPC's rules or by the
+    /// [`judge`](crate::KeyedRetryLayer::judge); `None` if they say nothing, so that the status counts.
+    #[must_use]
+    pub fn says(&self) -> Option<Says> {
+        self.says
+    }
+
+    /// Whether this answer is a success: by its status, and by what its body or its trailers [say](Self::says).
+    #[must_use]
+    pub fn is_success<B>(response: &Response<B>) -> bool {
+        is_success(response.status(), Self::of(response).and_then(Self::says))
+    }
+
     /// Whether the operation may have taken place although this answer is no success. Ask again with the same key; or,
     /// if it is a replay, look the operation up.
     ///
@@ -48,6 +66,9 @@ impl Delivery {
     ///   `Idempotency-Effect: none`; or
     /// - it is a 409 to a key of the caller's own: an earlier call with that key may still run; or
     /// - it came after a redirect that was followed.
+    ///
+    /// Where the answer [says](Self::says) something by its body or its trailers, that counts in place of its status:
+    /// `Failed` and `Unknown` leave the operation unknown.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.is_unknown

@@ -2,6 +2,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde_json::Value;
+use tower_idempotency_meaning::Says;
 
 use crate::{BoxError, Key};
 
@@ -114,6 +115,13 @@ impl Error {
         is_id.then(|| id.to_owned())
     }
 
+    /// What the body or the trailers of the last response say, by gRPC's rules or by the
+    /// [`judge`](crate::KeyedRetryLayer::judge); `None` if they say nothing, so that its head counted.
+    #[must_use]
+    pub fn says(&self) -> Option<Says> {
+        self.0.response.as_ref()?.extensions().get().copied()
+    }
+
     /// The response that the last attempt got, if it got one. Its body is what the layer has read of it. If it broke
     /// off, or had no end in time, this error has a `source`, too: a status of success without `Idempotency-Effect`
     /// says that the operation has taken place, and a call with the same key may get the rest.
@@ -157,10 +165,13 @@ impl fmt::Display for Error {
                 None => formatter.write_str("; ask again as an earlier attempt did, or look the operation up")?,
             }
         }
-        match &self.0.response {
-            Some(response) => write!(formatter, " ({}, attempt {})", response.status(), self.0.attempts),
-            None if self.0.attempts > 0 => write!(formatter, " (attempt {})", self.0.attempts),
-            None => Ok(()),
+        match (&self.0.response, self.says()) {
+            (Some(response), Some(says)) => {
+                write!(formatter, " ({}: {says}, attempt {})", response.status(), self.0.attempts)
+            }
+            (Some(response), None) => write!(formatter, " ({}, attempt {})", response.status(), self.0.attempts),
+            (None, _) if self.0.attempts > 0 => write!(formatter, " (attempt {})", self.0.attempts),
+            (None, _) => Ok(()),
         }
     }
 }

@@ -126,9 +126,12 @@
 //! | an answer with `Idempotent-Replayed: true`, or what came after a redirect that was followed | it is the answer | |
 //! | `Idempotency-Effect: done`, or a problem `not-replayable` | an error: [`Reason::NotKept`] | by the parameter `status` or the member `original_status`: a 2xx is done, any other one as below; without it, unknown |
 //! | `Idempotency-Effect` with the parameter `retry`, and not 422 | a retry | by its token: `none` is refused, `pending` and `unknown` are unknown |
-//! | the same with `retry=?0`, or on a 2xx | an error: [`Reason::Rejected`] | by its token; `none` on a 2xx that is not gRPC's is unknown |
+//! | the same with `retry=?0`, or on a 2xx | an error: [`Reason::Rejected`] | by its token; `none` on a 2xx is unknown, unless it is gRPC's or its body is no success |
 //! | the same without the parameter | as its status says below | by its token |
 //! | `Idempotency-Effect` that is malformed, on several lines, or has another token, and no 2xx | as its status says below | unknown |
+//! | a body that says "try later" by gRPC's rules or by the [judge](KeyedRetryLayer::judge) | a retry | refused |
+//! | a body that says that the server has failed, or that it does not know, with 408, 421, 425, 429, 502, 503 or 504 | a retry | unknown |
+//! | any other body that says something | it is the answer; [`Delivery::says`] has what | |
 //! | a 2xx, also with such an `Idempotency-Effect` | it is the answer | |
 //! | a problem with `retry_with_same_key` and `original_status`, and a type that is not known here: the replay was refused | an error: [`Reason::NotKept`], or a retry | as above, or unknown |
 //! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight`, and not 422 | a retry | by its type, else by its status |
@@ -151,6 +154,9 @@
 //! The first row that fits counts. A status says that the operation was refused if it is a registered 4xx, but for 408,
 //! and for 409 to a key of the caller's own; or 307, 308 or 511. Any other one leaves it unknown. An error sums up all
 //! attempts: one that was lost makes the operation unknown, unless a later one says how it has ended.
+//!
+//! With a [judge](KeyedRetryLayer::judge), a 200 may be a refusal: ask [`Delivery::is_success`] in place of the status.
+//! `docs/meanings.md` of tower-idempotency has what each body says.
 //!
 //! A retry waits for `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), and for a random time besides.
 //! By default an attempt takes 30 s at most, and all attempts of a call [60 s](KeyedRetryLayer::deadline). All calls
@@ -210,3 +216,4 @@ pub use reqwest::KeyedStrategy;
 pub use retry_after::retry_after;
 pub use service::{KeyedRetry, ResponseFuture};
 pub use tower::BoxError;
+pub use tower_idempotency_meaning::{Answer, BodyJudge, Rule, Says, WrongRule};

@@ -1,12 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, HeaderName};
+use http::{Extensions, HeaderMap, HeaderName, Response};
 use retry_policies::RetryPolicy;
 use tower::retry::budget::Budget;
+use tower_idempotency_meaning::{Answer, BodyJudge, Says, is_of_grpc};
 
 use crate::uses::Uses;
-use crate::{InvalidKey, Key, Observer};
+use crate::{InvalidKey, Key, Observer, ResponseBody};
 
 /// The key of a call.
 pub(crate) struct Chosen {
@@ -29,6 +30,7 @@ pub(crate) struct Options {
     pub(crate) backoff: Arc<dyn RetryPolicy + Send + Sync>,
     pub(crate) budget: Arc<dyn Budget + Send + Sync>,
     pub(crate) max_answer: usize,
+    pub(crate) judge: Option<BodyJudge>,
     pub(crate) has_redirects: bool,
     pub(crate) has_probes: bool,
     pub(crate) uses: Arc<Uses>,
@@ -38,6 +40,22 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn is_replay(&self, headers: &HeaderMap) -> bool {
         headers.get(&self.replay_header).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+    }
+
+    /// Whether the body or the trailers of an answer are judged.
+    pub(crate) fn judges(&self, headers: &HeaderMap) -> bool {
+        self.judge.is_some() || is_of_grpc(headers)
+    }
+
+    /// Returns what the body or the trailers of an answer say; `None` for one that was not read to its end.
+    pub(crate) fn says<B>(&self, answer: &Response<ResponseBody<B>>) -> Option<Says> {
+        let (headers, body) = (answer.headers(), answer.body());
+        if !self.judges(headers) || !body.is_whole() {
+            return None;
+        }
+        let read = body.bytes_read();
+        let answer = Answer::new(answer.status(), headers, &read).with_trailers(body.trailers());
+        BodyJudge::grpc().judge(&answer).or_else(|| self.judge.as_ref()?.judge(&answer))
     }
 
     /// Returns the key of a call, and writes it into the header, in the form that the API expects.

@@ -8,6 +8,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use sfv::{BareItem, Item, Parser};
+use tower_idempotency_meaning::{Says, is_of_grpc};
 
 use crate::Known;
 use crate::retry_after::retry_after;
@@ -54,10 +55,11 @@ pub(crate) fn may_be_rejection(status: StatusCode, headers: &HeaderMap) -> bool 
 }
 
 /// What is known of an operation whose recorded answer this is.
-pub(crate) fn known_of_replay(status: StatusCode, headers: &HeaderMap) -> Known {
-    match Effect::in_head(status, headers) {
+pub(crate) fn known_of_replay(status: StatusCode, headers: &HeaderMap, says: Option<Says>) -> Known {
+    match (Effect::in_head(status, headers), says) {
         // The application has had it recorded although its status says that nothing was done.
-        Some(Effect { token: Token::Unknown, .. }) => Known::Unknown,
+        (Some(Effect { token: Token::Unknown, .. }), _) => Known::Unknown,
+        (_, Some(says)) => known_of_says(says),
         _ if status.is_success() => Known::Done,
         // Of a replay, a 409 is about this operation itself.
         _ if status == StatusCode::CONFLICT => Known::Refused,
@@ -68,29 +70,52 @@ pub(crate) fn known_of_replay(status: StatusCode, headers: &HeaderMap) -> Known 
 }
 
 /// Whether an answer is a success that says nothing else of itself. What can't be read says nothing.
-pub(crate) fn is_plain_success(status: StatusCode, headers: &HeaderMap) -> bool {
-    status.is_success() && Effect::in_head(status, headers).is_none()
+pub(crate) fn is_plain_success(status: StatusCode, headers: &HeaderMap, says: Option<Says>) -> bool {
+    is_success(status, says) && Effect::in_head(status, headers).is_none()
 }
 
-/// Judges an answer that is neither a replay nor a plain success.
-pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before: Earlier) -> Verdict {
-    let after = retry_after(headers);
+/// Whether an answer is a success by its status, and its body says nothing else.
+pub(crate) fn is_success(status: StatusCode, says: Option<Says>) -> bool {
+    status.is_success() && says.is_none_or(|says| says == Says::Done)
+}
+
+/// Judges an answer that is neither a replay nor a plain success, and whose body `says` this.
+pub(crate) fn judge(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    says: Option<Says>,
+    before: Earlier,
+) -> Verdict {
+    let after = match says {
+        Some(Says::TryLater(Some(after))) => Some(after),
+        _ => retry_after(headers),
+    };
     let of_status = known_of_status(status);
     if let Some(effect) = Effect::in_head(status, headers) {
         let known = match effect.token {
-            // A success can't say so, but for gRPC's, which are refusals by their trailers.
-            Token::None if status.is_success() && !is_of_grpc(headers) => Known::Unknown,
+            // A success can't say so, but for one whose body says that it is none. gRPC's may not have been read.
+            Token::None if is_success(status, says) && !is_of_grpc(headers) => Known::Unknown,
             Token::None => Known::Refused,
             Token::Unknown => Known::Unknown,
             Token::Done => return Verdict::Ended(known_of_end(effect.status)),
         };
         return match effect.retry {
             Some(true) if status != StatusCode::UNPROCESSABLE_ENTITY => Verdict::Again(known, after),
-            // The status says whether to try again. A success with this header is none.
-            None if is_again(status) => Verdict::Again(known, after),
+            // The status or the body says whether to try again. A success with this header is none.
+            None if is_again(status) || matches!(says, Some(Says::TryLater(_))) => Verdict::Again(known, after),
             None if !status.is_success() => Verdict::Answer(known),
             _ => Verdict::Rejected(known),
         };
+    }
+    match says {
+        Some(Says::TryLater(_)) => return Verdict::Again(Known::Refused, after),
+        // What is known is what the body says. The status may say that another attempt is of use all the same.
+        Some(says @ (Says::Failed | Says::Unknown)) if is_again(status) => {
+            return Verdict::Again(known_of_says(says), after);
+        }
+        Some(says) => return Verdict::Answer(known_of_says(says)),
+        None => {}
     }
     let rejection = match may_be_rejection(status, headers) {
         true => serde_json::from_slice(body).unwrap_or_default(),
@@ -168,16 +193,6 @@ impl Effect {
     }
 }
 
-/// Returns whether an answer is gRPC's, as tower-idempotency has it.
-fn is_of_grpc(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    // One with two types is neither.
-    let only = types.next().filter(|_| types.next().is_none());
-    only.and_then(|only| only.as_bytes().split_at_checked(16)).is_some_and(|(kind, rest)| {
-        kind.eq_ignore_ascii_case(b"application/grpc") && rest.first().is_none_or(|next| b"+; ".contains(next))
-    })
-}
-
 /// Judges what a rejection in JSON says of itself: problem details (RFC 9457), and envelopes in the style of Stripe and
 /// of the Agentic Commerce Protocol. `None`: it is none that is known here.
 fn judge_rejection(status: StatusCode, rejection: &Value, after: Option<Duration>, before: Earlier) -> Option<Verdict> {
@@ -229,6 +244,16 @@ fn judge_rejection(status: StatusCode, rejection: &Value, after: Option<Duration
 /// Statuses that say that another attempt may get another answer.
 fn is_again(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 421 | 425 | 429 | 502..=504)
+}
+
+/// What a body says of the operation.
+fn known_of_says(says: Says) -> Known {
+    match says {
+        Says::Done => Known::Done,
+        Says::Refused | Says::NotStarted | Says::Unauthenticated | Says::TryLater(_) => Known::Refused,
+        // Also what a later release of the judge may say.
+        _ => Known::Unknown,
+    }
 }
 
 /// What a status says of the operation, if nothing else says more.

@@ -1,5 +1,6 @@
 //! An answer, and what it says.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName};
@@ -52,11 +53,13 @@ pub(crate) fn has_json(headers: &HeaderMap) -> bool {
 
 /// Returns the values of all lines of a field. Most answers have so few fields that comparing all names takes less time
 /// than hashing one.
+#[inline]
 pub(crate) fn lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     headers.iter().filter_map(move |(other, value)| (*other == name).then_some(value.as_bytes()))
 }
 
 /// Returns the only one.
+#[inline]
 pub(crate) fn only<T>(mut lines: impl Iterator<Item = T>) -> Option<T> {
     lines.next().filter(|_| lines.next().is_none())
 }
@@ -71,10 +74,27 @@ pub enum Says {
     Refused,
     /// Nothing was done. The same request is of no use before something else has changed.
     NotStarted,
+    /// Nothing was done, because the server does not accept the credentials. With others the same request may run.
+    Unauthenticated,
     /// Nothing was done. The same request may be sent again, after this time if the server says one.
     TryLater(Option<Duration>),
     /// The server failed, as with the status 500.
     Failed,
     /// It is unknown whether the operation took effect.
     Unknown,
+}
+
+/// A few words for a log, without anything of the answer's own text.
+impl fmt::Display for Says {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::NotStarted => "not started",
+            Self::Unauthenticated => "not authenticated",
+            Self::TryLater(_) => "not started, try later",
+            Self::Failed => "the server failed",
+            Self::Unknown => "unknown whether it was done",
+        })
+    }
 }

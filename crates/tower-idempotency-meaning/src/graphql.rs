@@ -8,10 +8,13 @@ use crate::answer::{Answer, Says};
 
 /// The codes of errors (`extensions.code`) that come before anything is executed: those of Apollo Server and of the
 /// servers that follow it.
-const NOT_STARTED: [&str; 9] = [
+const NOT_STARTED: [&str; 8] = [
     "ACCESS_DENIED", "BAD_USER_INPUT", "FORBIDDEN", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED",
-    "OPERATION_RESOLUTION_FAILURE", "PERSISTED_QUERY_NOT_FOUND", "PERSISTED_QUERY_NOT_SUPPORTED", "UNAUTHENTICATED",
+    "OPERATION_RESOLUTION_FAILURE", "PERSISTED_QUERY_NOT_FOUND", "PERSISTED_QUERY_NOT_SUPPORTED",
 ];
+
+/// The one that says that the credentials are missing or no longer accepted.
+const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 
 /// Those that say that the same request may be sent again.
 const TRY_LATER: [&str; 3] = ["RATE_LIMITED", "THROTTLED", "TOO_MANY_REQUESTS"];
@@ -27,16 +30,17 @@ pub(crate) fn judge(answer: &Answer<'_>) -> Option<Says> {
         None | Some(Value::Null) if !errors.is_empty() => {}
         _ => return None,
     }
-    let are = |codes: &[&str]| {
-        errors.iter().all(|error| error["extensions"]["code"].as_str().is_some_and(|code| codes.contains(&code)))
-    };
-    Some(if are(&TRY_LATER) {
+    // A field's own selection is executed after the field, so that the mutation itself may have taken effect.
+    if errors.iter().any(|error| error["path"].as_array().is_some_and(|path| path.len() > 1)) {
+        return Some(Says::Unknown);
+    }
+    let codes = || errors.iter().map(|error| error["extensions"]["code"].as_str().unwrap_or_default());
+    let is_early = |code| TRY_LATER.contains(&code) || code == UNAUTHENTICATED || NOT_STARTED.contains(&code);
+    Some(if codes().all(|code| TRY_LATER.contains(&code)) {
         Says::TryLater(restored_in(&body["extensions"]["cost"]))
-    } else if errors.iter().all(|error| {
-        error["extensions"]["code"]
-            .as_str()
-            .is_some_and(|code| TRY_LATER.contains(&code) || NOT_STARTED.contains(&code))
-    }) {
+    } else if codes().all(|code| code == UNAUTHENTICATED) {
+        Says::Unauthenticated
+    } else if codes().all(is_early) {
         Says::NotStarted
     } else {
         Says::Unknown

@@ -45,10 +45,12 @@ impl BodyJudge {
     /// That of GraphQL's mutations.
     ///
     /// - `data` that is there, also partly, is an outcome.
-    /// - With `data` that is null or absent, the codes of all errors (`extensions.code`) count: `THROTTLED` and the like
-    ///   are tried again, by `Retry-After` or Shopify's `extensions.cost`; with those that come before the execution,
-    ///   such as `UNAUTHENTICATED` and `GRAPHQL_VALIDATION_FAILED`, nothing was started; with any other it is unknown
-    ///   whether the mutation took effect.
+    /// - With `data` that is null or absent, the codes of all errors count. `THROTTLED` and the like
+    ///   are tried again, by `Retry-After` or Shopify's `extensions.cost`. With those that come before the execution,
+    ///   such as `UNAUTHENTICATED` and `GRAPHQL_VALIDATION_FAILED`, nothing was started. With any other it is unknown
+    ///   whether the mutation took effect, and so it is with an error whose `path` leads into a field's own selection.
+    ///
+    /// A request with several mutations may have run the first ones before an error: send one each.
     #[must_use]
     pub fn graphql() -> Self {
         Self(Kind::GraphQl)

@@ -9,3 +9,6 @@ mod judge;
 pub use answer::{Answer, Says};
 pub use grpc::{grpc_status, is_of_grpc};
 pub use judge::{BodyJudge, Rule, UnknownJudge, WrongRule};
+
+#[cfg(test)]
+mod tests;

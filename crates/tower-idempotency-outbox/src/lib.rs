@@ -73,6 +73,7 @@
 //!
 //! | what the try has met | what becomes of the call |
 //! |---|---|
+//! | a body that says something, by gRPC's rules or by the [judge](tower_idempotency_client::KeyedRetryLayer::judge) | as the tables of what a body says have it in `docs/meanings.md` of tower-idempotency |
 //! | a 2xx without `Idempotency-Effect`, or one that is a replay | [`Delivered`](State::Delivered) |
 //! | another 2xx with `none`, or with `unknown` or `pending` in that header, and without `retry` | `Refused`, or `GivenUp` |
 //! | a server that says that the operation has ended, and that its answer was not kept | as its status says: after a 2xx `Delivered`, after a 4xx `Refused`, else `GivenUp`; without an answer of the operation |
@@ -87,7 +88,7 @@
 //! A status counts although the body after it breaks off, or has no end. After a 2xx the call is tried once more, for
 //! the whole answer, and is delivered whatever that try has met; [`is_cut`](Answer::is_cut) says that the answer is not
 //! whole. An answer with a 4xx or 5xx in JSON is the exception, as the rest of it could say more of the operation: it
-//! is another try.
+//! is another try. So is each one that is judged by its body, if it breaks off within the first 64 KiB.
 //!
 //! When there is [no time](Relay::give_up_after) for another try, the call is given up, and
 //! [`may_have_taken_place`](Entry::may_have_taken_place) says what is known of it. It can be

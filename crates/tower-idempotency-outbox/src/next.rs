@@ -8,7 +8,7 @@ use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
-use tower_idempotency_client::{Delivery, Error, Known, Reason, retry_after};
+use tower_idempotency_client::{Delivery, Error, Known, Reason, Says, retry_after};
 
 use crate::lease::Update;
 use crate::{Answer, Call, State};
@@ -39,22 +39,24 @@ pub(crate) fn answered(head: Parts, body: Bytes, read: Read, earlier: bool) -> N
     // A replay is the answer of the operation itself, whatever has come before.
     let is_unknown = !is_replay && earlier || delivery.is_none_or(Delivery::is_unknown);
     let asked = retry_after(&head.headers).unwrap_or_default();
-    let is_of_credentials = is_of_credentials(status, &head.headers, &body);
+    let says = delivery.and_then(Delivery::says).filter(|says| *says != Says::Done);
+    let is_done = status.is_success() && says.is_none();
+    // 307 and 308 say that the operation has not begun here (RFC 9110 sections 15.4.8 and 15.4.9).
+    let is_refusal = says.is_some() || status.is_client_error() || matches!(status.as_u16(), 307 | 308);
+    let is_of_credentials = is_of_credentials(status, &head.headers, &body, says);
+    let said = says.map_or_else(String::new, |says| format!(": {says}"));
     let answer = Answer { status, headers: head.headers, body, is_cut: read != Read::Whole };
     let update = |state, may_have_taken_place| Update {
         may_have_taken_place: Some(may_have_taken_place),
-        answer: Some(answer),
-        ..Update::to(state, format!("the server has answered {status}"))
+        answer: kept(answer, is_done),
+        ..Update::to(state, format!("the server has answered {status}{said}"))
     };
     match status {
         // A server that remembers keys has the whole answer.
-        _ if status.is_success() && read == Read::Broken => Next::Again(Duration::ZERO, update(State::Delivered, true)),
-        _ if status.is_success() => Next::End(update(State::Delivered, true)),
+        _ if is_done && read == Read::Broken => Next::Again(Duration::ZERO, update(State::Delivered, true)),
+        _ if is_done => Next::End(update(State::Delivered, true)),
         _ if is_of_credentials && !is_replay => Next::Again(asked, update(State::GivenUp, is_unknown)),
-        // 307 and 308 say that the operation has not begun here (RFC 9110 sections 15.4.8 and 15.4.9).
-        _ if (status.is_client_error() || matches!(status.as_u16(), 307 | 308)) && !is_unknown => {
-            Next::End(update(State::Refused, false))
-        }
+        _ if is_refusal && !is_unknown => Next::End(update(State::Refused, false)),
         // No redirect is followed, and another try would get the same one. A recorded answer does not change, either.
         _ if status.is_redirection() || is_replay => Next::End(update(State::GivenUp, true)),
         _ => Next::Again(asked, update(State::GivenUp, is_unknown)),
@@ -74,6 +76,7 @@ pub(crate) fn unanswered(error: &Error, call: &Call, earlier: bool) -> Next {
         is_cut: is_cut || answer.body().len() > Answer::MAX_BODY,
         body: answer.body().slice(..answer.body().len().min(Answer::MAX_BODY)),
     });
+    let answer = answer.and_then(|answer| kept(answer, false));
     let with_causes = successors(Some(error as &dyn std::error::Error), |error| error.source());
     let with_causes: Vec<_> = with_causes.map(ToString::to_string).collect();
     let update = |state| Update {
@@ -81,9 +84,13 @@ pub(crate) fn unanswered(error: &Error, call: &Call, earlier: bool) -> Next {
         answer,
         ..Update::to(state, without_paths(&with_causes.join(": "), call))
     };
-    let is_of_credentials =
-        error.response().is_some_and(|answer| is_of_credentials(answer.status(), answer.headers(), answer.body()));
-    let asked = error.response().and_then(|answer| retry_after(answer.headers())).unwrap_or_default();
+    let is_of_credentials = error
+        .response()
+        .is_some_and(|answer| is_of_credentials(answer.status(), answer.headers(), answer.body(), error.says()));
+    let asked = match error.says() {
+        Some(Says::TryLater(Some(asked))) => asked,
+        _ => error.response().and_then(|answer| retry_after(answer.headers())).unwrap_or_default(),
+    };
     match (known, error.reason()) {
         (Known::Done, _) => Next::End(update(State::Delivered)),
         // They may be replaced, whichever part has written the answer.
@@ -97,11 +104,18 @@ pub(crate) fn unanswered(error: &Error, call: &Call, earlier: bool) -> Next {
     }
 }
 
+/// The answer, unless it was cut and has the status of a success without being one: the next try takes what was kept
+/// so for a success that broke off.
+fn kept(answer: Answer, is_done: bool) -> Option<Answer> {
+    Some(answer).filter(|answer| is_done || !(answer.is_cut && answer.status.is_success()))
+}
+
 /// Whether an answer is about the relay's credentials, which may be replaced; or asks for a nonce in the next proof
 /// (RFC 9449, section 8).
-fn is_of_credentials(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
+fn is_of_credentials(status: StatusCode, headers: &HeaderMap, body: &[u8], says: Option<Says>) -> bool {
     let asks = || serde_json::from_slice::<Value>(body).is_ok_and(|body| body["error"] == "use_dpop_nonce");
     match status {
+        _ if says == Some(Says::Unauthenticated) => true,
         StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => true,
         StatusCode::BAD_REQUEST => headers.contains_key("dpop-nonce") && asks(),
         _ => false,

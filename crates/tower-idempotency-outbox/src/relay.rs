@@ -81,8 +81,11 @@ impl<O: Outbox, C> Relay<O, C> {
 
     /// Sets the layer that sends the calls: the header and the form of their keys, the timeout and the backoff within a
     /// try. The default is [`KeyedRetryLayer::new`]. Its deadline is that of [`try_for`](Self::try_for). The relay
-    /// itself reads the answers that can't be rejections, so that [`max_answer`](KeyedRetryLayer::max_answer) has no
-    /// effect.
+    /// itself reads the answers that can't be rejections and are not judged, so that
+    /// [`max_answer`](KeyedRetryLayer::max_answer) has no effect.
+    ///
+    /// For APIs that say "no" and "try again" behind a 200, set its [`judge`](KeyedRetryLayer::judge): without it, each
+    /// 200 but gRPC's is a delivery.
     #[must_use]
     pub fn layer(self, layer: KeyedRetryLayer) -> Self {
         Self { layer, ..self }

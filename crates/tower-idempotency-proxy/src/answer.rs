@@ -52,14 +52,17 @@ pub(crate) fn of_service(
     head::without_hop_by_hop(&mut parts.headers);
     // After a 409, a client of Iceberg has deleted its files, and after a 419 it gets another token (docs/profiles.md).
     let is_iceberg = matches!(envelope, Envelope::Iceberg);
+    let is_rpc = matches!(envelope, Envelope::JsonRpc);
     // A service that is asked again for the same operation answers so while it is still at it.
     let may_be_busy = parts.status == StatusCode::CONFLICT && run.is_some_and(|run| run != Rerun::No) && !is_iceberg;
     let is_free = Meaning::of_answer(&parts, None) == Meaning::NotStarted || is_iceberg && parts.status.as_u16() == 419;
     match (marks.as_slice(), effects.as_slice()) {
         ([], []) if may_be_busy => drop(parts.extensions.insert(Unsure)),
         ([], []) if has_end || is_free => {}
-        // A success that says so contradicts itself.
-        ([], [effect]) if is_none(effect) && !parts.status.is_success() => drop(parts.extensions.insert(Release)),
+        // A success that says so contradicts itself, but for a refusal in JSON-RPC, whose status is 200.
+        ([], [effect]) if is_none(effect) && (!parts.status.is_success() || is_rpc) => {
+            parts.extensions.insert(Release);
+        }
         ([], effects) => {
             if effects.is_empty() && is_covered {
                 warn_of_no_end();

@@ -294,6 +294,7 @@ impl Judge<'_> {
     }
 
     /// Returns what the body of an answer without a mark says, unless the classifier has the last word by the head.
+    #[inline]
     fn says(&self, parts: &Parts, trailers: Option<&HeaderMap>, body: &Bytes) -> Option<Says> {
         let Self { classify, body: of_profile, .. } = self;
         if classify.is_none() && of_profile.is_none() || is_of_a_layer(parts) {
@@ -338,13 +339,22 @@ impl Judge<'_> {
 
     /// Returns whether a recorded answer says what became of its operation. One that says that nothing was done, or
     /// that it is unknown, was recorded because the application has said so, and may have had an effect.
+    #[inline]
     pub(crate) fn is_final(&self, parts: &Parts, trailers: Option<&HeaderMap>, whole: Option<&Bytes>) -> bool {
-        // Most answers are successes.
-        let is_plain = parts.status.is_success() && grpc_status(&parts.headers, trailers).is_none();
-        let is_outcome = || Meaning::of_status(parts, trailers) == Meaning::Final;
+        if self.is_plain(parts.status, &parts.headers, trailers) {
+            return true;
+        }
         let says = whole.and_then(|body| self.says(parts, trailers, body));
         !matches!(says, Some(Says::NotStarted | Says::TryLater(_) | Says::Unknown))
-            && (is_plain || is_outcome() && !not_applied::asks_for_nonce(parts, whole))
+            && Meaning::of_status(parts, trailers) == Meaning::Final
+            && !not_applied::asks_for_nonce(parts, whole)
+    }
+
+    /// Returns whether an answer is a success, and nothing but its status is to be read. Most answers are.
+    #[inline]
+    pub(crate) fn is_plain(&self, status: StatusCode, headers: &HeaderMap, trailers: Option<&HeaderMap>) -> bool {
+        let reads_bodies = self.classify.is_some() || self.body.is_some();
+        status.is_success() && !reads_bodies && grpc_status(headers, trailers).is_none()
     }
 }
 

@@ -243,9 +243,17 @@ impl From<Passage<Self>> for axum::body::Body {
     fn from(passage: Passage<Self>) -> Self {
         match passage {
             Passage::Untouched(body) => body,
-            Passage::Whole { data, trailers: None } => data.into(),
-            // It was read in part, or it has trailers.
-            passage => Self::new(ReplayBody::from(passage)),
+            passage => of_read(passage),
         }
+    }
+}
+
+#[cfg(feature = "axum")]
+#[inline(never)]
+fn of_read(passage: Passage<axum::body::Body>) -> axum::body::Body {
+    match passage {
+        Passage::Whole { data, trailers: None } => data.into(),
+        // It was read in part, or it has trailers.
+        passage => axum::body::Body::new(ReplayBody::from(passage)),
     }
 }

@@ -17,7 +17,7 @@ async fn again_after(probe: &Probe<'_>, label: &str, body: &str, when: HangUp) -
     let again = probe.settled("the same request again", &message).await?;
     let effects = probe.effects(&before, [&again]).await?;
     probe.once(effects, Rule::Retry, format!("{label}: the request and its retry have {effects} effects"));
-    if !again.status.is_success() {
+    if !again.is_success() {
         let severity = if effects == 1 { Severity::Dangerous } else { Severity::Wrong };
         let done = if effects == 1 && probe.can_count() { "it was done, and " } else { "" };
         probe.found(severity, Rule::Retry, format!("{label}: {done}the retry gets {}", again.summary()));
@@ -47,11 +47,11 @@ pub(super) async fn truncated(probe: &Probe<'_>) -> Result<(), Stop> {
     probe.hang_up("half a body", &message, HangUp::InTheBody).await?;
     let whole = probe.settled("the whole request", &message).await?;
     let effects = probe.effects(&before, [&whole]).await?;
-    if !whole.status.is_success() {
+    if !whole.is_success() {
         let what = format!("after half a body, the whole request gets {}", whole.summary());
         probe.found(Severity::Wrong, Rule::Retry, what);
     }
-    if probe.can_count() && effects != usize::from(whole.status.is_success()) {
+    if probe.can_count() && effects != usize::from(whole.is_success()) {
         let what = format!("half a body and then the whole request have {effects} effects");
         probe.counted(Severity::Dangerous, Rule::Retry, what);
     }

@@ -29,7 +29,7 @@ pub(super) async fn after_rejection(probe: &Probe<'_>) -> Result<(), Stop> {
             return Ok(());
         }
     };
-    if rejected.status.is_success() {
+    if rejected.is_success() {
         return Err(Stop::Skip("the server rejects no other body: see `other-body`"));
     }
     next(probe, &mut connection, "a rejection", &rejected, &key, &first).await

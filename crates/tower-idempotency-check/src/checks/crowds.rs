@@ -50,7 +50,7 @@ pub(super) async fn keys_at_once(probe: &Probe<'_>) -> Result<(), Stop> {
     let (messages, before) = (crowd(probe), probe.ledger().await?);
     let first = probe.at_once("requests with a key of their own", &messages).await?;
     let again = probe.at_once("the same again", &messages).await?;
-    let done = |answer: &Result<Answer, _>| answer.as_ref().ok().filter(|answer| answer.status.is_success()).cloned();
+    let done = |answer: &Result<Answer, _>| answer.as_ref().ok().filter(|answer| answer.is_success()).cloned();
     let first: Vec<_> = first.iter().map(done).collect();
     let answers = || first.iter().flatten();
     let names: Vec<_> = answers().map(named).collect();
@@ -83,7 +83,7 @@ pub(super) async fn after_many_keys(probe: &Probe<'_>) -> Result<(), Stop> {
     let mut done = 0;
     for _ in 0..CROWDS {
         let answers = probe.at_once("requests with other keys", &crowd(probe)).await?;
-        done += answers.iter().flatten().filter(|answer| answer.status.is_success()).count();
+        done += answers.iter().flatten().filter(|answer| answer.is_success()).count();
     }
     if done < KEYS * CROWDS / 2 {
         return Err(Stop::Skip("the server does not take so many requests"));

@@ -36,7 +36,7 @@ fn expect_reused(probe: &Probe<'_>, label: &str, first: &Answer, other: &Answer)
 
 /// What is wrong with the answer to another request with a key that was used, and how bad that is.
 fn of_reused(dialect: &Dialect, label: &str, first: &Answer, other: &Answer) -> Option<(Severity, String)> {
-    if other.status.is_success() {
+    if other.is_success() {
         let what = match other.says_same(first) {
             true => format!("{label} gets the answer of the first request, and its client believes that it was done"),
             false => format!("{label} with the key of the first request runs: {}", other.summary()),
@@ -46,7 +46,7 @@ fn of_reused(dialect: &Dialect, label: &str, first: &Answer, other: &Answer) -> 
     let wanted = dialect.reused;
     if other.status.as_u16() != wanted {
         // The draft only recommends the status; one that says "wait" leads astray.
-        let is_free = dialect.reused_code.is_none() && other.status.is_client_error() && !other.says_wait();
+        let is_free = dialect.reused_code.is_none() && other.is_client_error() && !other.says_wait();
         let severity = if is_free { Severity::Note } else { Severity::Wrong };
         return Some((severity, format!("{label} gets {}, and not {wanted}", other.summary())));
     }
@@ -71,7 +71,7 @@ pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
     for (label, body) in details {
         probe.is_kept(began)?;
         let other = probe.settled(&label, &probe.keyed(&key).with_body(body)).await?;
-        if other.status.is_success() {
+        if other.is_success() {
             expect_reused(probe, &label, &first, &other);
             return Ok(());
         }
@@ -84,13 +84,13 @@ pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
         let Some((label, _)) = others.first().filter(|(label, _)| !seen.contains(label)) else { continue };
         let message = probe.keyed(&probe.new_key());
         let first = probe.send(&format!("the first one, for {label}"), &message.clone().with_body(body)).await?;
-        if !first.status.is_success() {
+        if !first.is_success() {
             continue;
         }
         for (label, other) in others {
             seen.insert(label);
             let other = probe.settled(label, &message.clone().with_body(other)).await?;
-            if other.status.is_success() {
+            if other.is_success() {
                 expect_reused(probe, label, &first, &other);
                 return Ok(());
             }
@@ -131,7 +131,7 @@ pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
     let path = probe.endpoint.settings.other_path.as_ref().ok_or(Stop::Needs("other_path"))?;
     let change = |message| Message { target: path.clone(), ..message };
     let alone = probe.send("another path, with a key of its own", &change(probe.keyed(&probe.new_key()))).await?;
-    if !alone.status.is_success() {
+    if !alone.is_success() {
         return Err(Stop::Other(format!("{path} has to take the same body, and gets {}", alone.summary())));
     }
     if !probe.dialect().is_key_per_path {
@@ -166,7 +166,7 @@ pub(super) async fn other_account(probe: &Probe<'_>) -> Result<(), Stop> {
     let (name, value) = probe.endpoint.other_account.as_ref().ok_or(Stop::Needs("other_account"))?;
     let alone =
         probe.send("another account, with a key of its own", &probe.keyed(&probe.new_key()).set(name, value)).await?;
-    if !alone.status.is_success() {
+    if !alone.is_success() {
         return Err(Stop::Other(format!("the other account's own request gets {}", alone.summary())));
     }
     let (key, first) = probe.first().await?;
@@ -195,7 +195,7 @@ pub(super) async fn same_meaning(probe: &Probe<'_>) -> Result<(), Stop> {
     let other = probe.settled("the same JSON, written in another way", &probe.keyed(&key).with_body(written)).await?;
     if probe.dialect().compares_meaning {
         compare(probe, &first, &other);
-    } else if !other.status.is_success() {
+    } else if !other.is_success() {
         let what =
             format!("JSON is compared by its bytes: {}. Tell the API's clients to save the body", other.summary());
         probe.found(Severity::Note, Rule::Reused, what);

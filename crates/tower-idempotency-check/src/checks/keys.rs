@@ -22,10 +22,10 @@ pub(super) async fn missing(probe: &Probe<'_>) -> Result<(), Stop> {
         }
         return Ok(());
     }
-    if answer.status.is_success() {
+    if answer.is_success() {
         let again = probe.send("without a key again", &probe.plain()).await?;
         let effects = probe.effects(&before, [&answer, &again]).await?;
-        if again.status.is_success() && probe.can_count() && effects < 2 {
+        if again.is_success() && probe.can_count() && effects < 2 {
             let what = "two requests without a key have one effect: what was not asked for is deduplicated";
             probe.counted(Severity::Dangerous, Rule::Missing, what);
         }
@@ -38,13 +38,13 @@ async fn invalid(probe: &Probe<'_>, label: &str, keys: &[&str]) -> Result<(), St
     let before = probe.ledger().await?;
     let message = keys.iter().fold(probe.plain(), |message, key| message.with(&probe.endpoint.key_header, *key));
     let first = probe.send(label, &message).await?;
-    if first.status.is_client_error() {
+    if first.is_client_error() {
         if probe.can_count() && probe.effects(&before, [&first]).await? > 0 {
             probe.counted(Severity::Dangerous, Rule::Syntax, format!("{label} is refused, and has an effect"));
         }
         return Ok(());
     }
-    if !first.status.is_success() {
+    if !first.is_success() {
         let what = format!("{label} gets {}, and not a client's error", first.summary());
         probe.found(Severity::Wrong, Rule::Syntax, what);
         return Ok(());
@@ -82,7 +82,7 @@ pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
     // The quotes count, for a server that knows of none.
     let key = padded(&probe.new_key(), if probe.is_quoted() { LONGEST - 2 } else { LONGEST });
     let first = probe.send("a key of 255 characters", &probe.keyed(&key)).await?;
-    if !first.status.is_success() {
+    if !first.is_success() {
         let what = format!("a key of {LONGEST} characters is refused: {}", first.summary());
         // The draft leaves the form of keys to the API.
         let severity = if probe.dialect().name == "draft" { Severity::Note } else { Severity::Wrong };
@@ -96,14 +96,13 @@ pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
     let one = probe.send("a key of 1,000 characters", &probe.keyed(&one)).await?;
     let other = probe.send("another one with the same beginning", &probe.keyed(&other)).await?;
     let effects = probe.effects(&before, [&first, &again, &one, &other]).await?;
-    let expected = 1 + usize::from(one.status.is_success()) + usize::from(other.status.is_success());
-    let is_cut =
-        if probe.can_count() { effects < expected } else { other.status.is_success() && other.says_same(&one) };
+    let expected = 1 + usize::from(one.is_success()) + usize::from(other.is_success());
+    let is_cut = if probe.can_count() { effects < expected } else { other.is_success() && other.says_same(&one) };
     if is_cut {
         let what = "keys that differ after their beginning are one: a long key is cut";
         probe.counted(Severity::Dangerous, Rule::Syntax, what);
     }
-    if one.status.is_server_error() {
+    if one.is_server_error() {
         probe.found(Severity::Wrong, Rule::Syntax, format!("a key of 1,000 characters gets {}", one.summary()));
     }
     Ok(())
@@ -123,7 +122,7 @@ async fn case_of_uuid(probe: &Probe<'_>) -> Result<(), Stop> {
     let before = probe.ledger().await?;
     let (key, first) = probe.first().await?;
     let other = probe.settled("the same UUID in capitals", &probe.keyed(&key.to_uppercase())).await?;
-    if !other.status.is_success() {
+    if !other.is_success() {
         let what = format!("a UUID in capitals is refused: {}", other.summary());
         probe.found(Severity::Wrong, Rule::Syntax, what);
     } else if probe.effects(&before, [&first, &other]).await? > 1 {
@@ -139,7 +138,7 @@ pub(super) async fn case(probe: &Probe<'_>) -> Result<(), Stop> {
     // A UUID in capitals may be the same UUID (RFC 9562, section 4), so this is none.
     let key = format!("{}-a", probe.new_key().to_lowercase());
     let first = probe.send("a key in small letters", &probe.keyed(&key)).await?;
-    if !first.status.is_success() {
+    if !first.is_success() {
         return Err(Stop::Skip("the server refuses a key that is no UUID, and a UUID may be written in either case"));
     }
     let before = probe.ledger().await?;
@@ -160,7 +159,7 @@ pub(super) async fn quoted(probe: &Probe<'_>) -> Result<(), Stop> {
     let (key, first) = probe.first().await?;
     let form = if probe.is_quoted() { "the same key without quotes" } else { "the same key in quotes" };
     let other = probe.settled(form, &probe.keyed_as(&key, !probe.is_quoted())).await?;
-    let what = match (other.status.is_success(), probe.effects(&before, [&first, &other]).await?) {
+    let what = match (other.is_success(), probe.effects(&before, [&first, &other]).await?) {
         (false, _) => format!("{form} is refused: {}", other.summary()),
         (true, 0 | 1) => return Ok(()),
         (true, _) => format!("{form} is no key, or another one: both requests run"),

@@ -119,7 +119,7 @@ async fn while_it_runs(
     ran_on(took, Some(sent))?;
     let effects = probe.effects(&before, [&first, &other]).await?;
     compare(probe, &first, &probe.settled("the slow request again", slow).await?);
-    let is_same = first.status.is_success() && other.status.is_success() && other.says_same(&first);
+    let is_same = first.is_success() && other.is_success() && other.says_same(&first);
     Ok((is_same && (!probe.are_alike() || effects <= 1), other, effects))
 }
 
@@ -133,7 +133,7 @@ fn judge(probe: &Probe<'_>, first: &Answer, retry: &Answer) {
                 probe.found(Severity::Wrong, Rule::InFlight, what);
             }
         }
-        _ if retry.status.is_success() => compare(probe, first, retry),
+        _ if retry.is_success() => compare(probe, first, retry),
         _ if retry.says_wait() => probe.found(Severity::Note, Rule::InFlight, format!("{what}, and not {wanted}")),
         _ => probe.found(Severity::Wrong, Rule::InFlight, what),
     }

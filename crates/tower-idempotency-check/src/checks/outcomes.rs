@@ -13,7 +13,7 @@ pub(super) async fn declined(probe: &Probe<'_>) -> Result<(), Stop> {
     let body = probe.endpoint.settings.declined.as_ref().ok_or(Stop::Needs("declined"))?;
     let message = probe.keyed(&probe.new_key()).with_body(body);
     let first = probe.send("a request that is declined", &message).await?;
-    if !first.status.is_client_error() {
+    if !first.is_client_error() {
         return Err(Stop::Other(format!("the `declined` request gets {}", first.summary())));
     }
     let again = probe.settled("the same again", &message).await?;
@@ -26,7 +26,7 @@ pub(super) async fn server_error(probe: &Probe<'_>) -> Result<(), Stop> {
     let before = probe.ledger().await?;
     let message = probe.keyed(&probe.new_key()).with_body(body);
     let first = probe.send("a request that fails", &message).await?;
-    if !first.status.is_server_error() {
+    if !first.is_server_error() {
         return Err(Stop::Other(format!("the `server_error` request gets {}", first.summary())));
     }
     let again = probe.settled("the same again", &message).await?;
@@ -56,7 +56,7 @@ fn of_failure(
         let severity = if dialect.name == "acp" { Severity::Note } else { Severity::Dangerous };
         found.push((severity, true, what));
     }
-    if again.status.is_success() && effects != 1 && can_count {
+    if again.is_success() && effects != 1 && can_count {
         let what = format!("the retry of a failed request gets {}, and there are {effects} effects", again.summary());
         found.push((Severity::Dangerous, true, what));
     }
@@ -88,7 +88,7 @@ pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
     }
     let message = probe.keyed(&probe.new_key()).with_body(body);
     let first = probe.send("a request that is limited", &message).await?;
-    if first.status.as_u16() != 429 {
+    if !first.is_limited() {
         return Err(Stop::Other(format!("the `rate_limited` request gets {}", first.summary())));
     }
     let again = probe.send("the same again", &message).await?;

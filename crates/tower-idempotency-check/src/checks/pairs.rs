@@ -84,7 +84,7 @@ pub(super) async fn pairs_of_keys(probe: &Probe<'_>) -> Result<(), Stop> {
     while let Some(Pair { differ, keys: [one, other], parts }) = pairs.pop_front() {
         let first = probe.send(&format!("one of two keys that differ {differ}"), &probe.keyed(&one)).await?;
         let mut answers = vec![first.clone()];
-        if first.status.is_success() {
+        if first.is_success() {
             did_run = true;
             // Only a count tells answers apart that are alike.
             let before = if probe.are_alike() { probe.ledger().await? } else { None };

@@ -28,7 +28,7 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
         let form = if *is_quoted { "a request with a key in quotes" } else { "a request with a bare key" };
         let (message, before) = (probe.keyed_as(&probe.new_key(), *is_quoted), probe.ledger().await?);
         let first = probe.send(form, &message).await?;
-        if !first.status.is_success() {
+        if !first.is_success() {
             refused.get_or_insert(first);
             continue;
         }
@@ -91,7 +91,7 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
     let again = probe.settled("the same request again", &probe.keyed(&key)).await?;
     let third = probe.settled("and again", &probe.keyed(&key)).await?;
     let effects = probe.effects(&before, [&first, &again, &third]).await?;
-    let did_run = |answer: &Answer| answer.status.is_success() && !is_marked(answer);
+    let did_run = |answer: &Answer| answer.is_success() && !is_marked(answer);
     if effects >= 3 && did_run(&again) && did_run(&third) {
         probe.shared(|shared| shared.ignores_keys = true);
         let what = format!(
@@ -114,7 +114,7 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
         probe.found(Severity::Note, Rule::Retry, what);
     }
     probe.once(effects, Rule::Retry, format!("three requests with one key have {effects} effects"));
-    if !is_marked(&again) && again.status.is_success() {
+    if !is_marked(&again) && again.is_success() {
         let what = "a client can't see that the second answer is a replay: no header says so";
         probe.found(Severity::Note, Rule::Marker, what);
     }
@@ -125,7 +125,7 @@ pub(super) async fn another_key(probe: &Probe<'_>) -> Result<(), Stop> {
     let before = probe.ledger().await?;
     let (_, first) = probe.first().await?;
     let other = probe.send("the same with another key", &probe.keyed(&probe.new_key())).await?;
-    if !other.status.is_success() {
+    if !other.is_success() {
         let what = format!("the same request with a new key is refused: {}", other.summary());
         probe.found(Severity::Wrong, Rule::Retry, what);
         return Ok(());
@@ -141,13 +141,13 @@ pub(super) async fn another_key(probe: &Probe<'_>) -> Result<(), Stop> {
 pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
     let described = probe.send("what the server says of its keys", &probe.bare(&Method::GET, DESCRIPTION)).await?;
     let says: serde_json::Value = serde_json::from_slice(&described.body).unwrap_or_default();
-    let Some(header) = says["probe_header"].as_str().filter(|_| described.status.is_success()) else {
+    let Some(header) = says["probe_header"].as_str().filter(|_| described.is_success()) else {
         return Err(Stop::Skip("no `probe_header` in `/.well-known/idempotency` says that the server answers probes"));
     };
     let (key, before) = (probe.new_key(), probe.ledger().await?);
     let looks = probe.keyed(&key).with(header, "?1".to_owned());
     let unknown = probe.send("a probe of a new key", &looks).await?;
-    if unknown.status.is_success() || probe.effects(&before, [&unknown]).await? > 0 {
+    if unknown.is_success() || probe.effects(&before, [&unknown]).await? > 0 {
         let what = format!("a probe of a new key runs: it gets {}", unknown.summary());
         probe.found(Severity::Dangerous, Rule::Probe, what);
         return Ok(());
@@ -204,14 +204,14 @@ async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
         return Err(Stop::Other("no copy got an answer".to_owned()));
     }
     note_if_stuck(probe, "copies at once", &after);
-    let successes = || came.iter().copied().chain([&after]).filter(|answer| answer.status.is_success());
+    let successes = || came.iter().copied().chain([&after]).filter(|answer| answer.is_success());
     if let Some(first) = successes().next()
         && let Some(other) = successes().find(|other| !other.says_same(first))
     {
         let what = format!("copies get different answers: {} and {}", first.summary(), other.summary());
         probe.differs(Severity::Wrong, Rule::InFlight, "body", what);
     }
-    let strange = came.iter().find(|answer| !answer.status.is_success() && !answer.says_wait());
+    let strange = came.iter().find(|answer| !answer.is_success() && !answer.says_wait());
     if let Some(strange) = strange {
         let what = format!("a copy gets {}, which no client takes for \"wait\"", strange.summary());
         probe.found(Severity::Wrong, Rule::InFlight, what);

@@ -72,7 +72,7 @@ pub(super) async fn kill(probe: &Probe<'_>) -> Result<(), Stop> {
     let effects = probe.effects(&before, under_way.iter().chain([&again])).await?;
     probe.once(effects, Rule::Retry, format!("a kill in the middle of a request leads to {effects} effects"));
     if let Ok(under_way) = &under_way
-        && under_way.status.is_success()
+        && under_way.is_success()
     {
         compare(probe, under_way, &again);
     }

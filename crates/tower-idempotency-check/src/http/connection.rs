@@ -75,8 +75,9 @@ impl Connection {
         self.sender.ready().await.map_err(ended)?;
         let (head, body) = self.sender.send_request(request).await.map_err(ended)?.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await;
-        let body = body.map_err(|error| Failure::Ended(error.to_string()))?.to_bytes();
-        Ok(Answer { version: head.version, status: head.status, headers: head.headers, body })
+        let body = body.map_err(|error| Failure::Ended(error.to_string()))?;
+        let (trailers, body) = (body.trailers().cloned(), body.to_bytes());
+        Ok(Answer { version: head.version, status: head.status, headers: head.headers, body, trailers, says: None })
     }
 }
 

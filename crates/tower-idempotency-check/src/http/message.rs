@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
+use tower_idempotency_meaning::{self as meaning, BodyJudge, Says};
 
 /// A request, as it is sent. `Host` and `Content-Length` are added.
 #[derive(Debug, Clone)]
@@ -83,9 +84,40 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+    /// What the body says, by the judge of the plan, if it says something. Otherwise the status counts.
+    pub(crate) says: Option<Says>,
 }
 
 impl Answer {
+    pub(crate) fn judged(mut self, judge: &BodyJudge) -> Self {
+        let answer = meaning::Answer::new(self.status, &self.headers, &self.body);
+        self.says = judge.judge(&answer.with_trailers(self.trailers.as_ref()));
+        self
+    }
+
+    pub(crate) fn is_success(&self) -> bool {
+        self.status.is_success() && self.says.is_none_or(|says| says == Says::Done)
+    }
+
+    /// Whether the server refuses the request.
+    pub(crate) fn is_client_error(&self) -> bool {
+        match self.says {
+            None | Some(Says::Done) => self.status.is_client_error(),
+            Some(says) => !matches!(says, Says::Failed | Says::Unknown),
+        }
+    }
+
+    /// Whether the server has failed.
+    pub(crate) fn is_server_error(&self) -> bool {
+        self.says.map_or(self.status.is_server_error(), |says| matches!(says, Says::Failed | Says::Unknown))
+    }
+
+    /// Whether the request came too early.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.status == StatusCode::TOO_MANY_REQUESTS || matches!(self.says, Some(Says::TryLater(_)))
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -126,7 +158,7 @@ impl Answer {
             self.header("stripe-should-retry") == Some("false")
                 || self.json().is_some_and(|body| body["retry_with_same_key"] == false)
         };
-        matches!(self.status.as_u16(), 409 | 423 | 425 | 429 | 503) && !is_final()
+        (self.is_limited() || matches!(self.status.as_u16(), 409 | 423 | 425 | 503)) && !is_final()
     }
 
     /// An answer without headers.
@@ -183,6 +215,24 @@ mod tests {
                 }
                 assert_eq!(answer.says_wait(), says, "{status} {header:?} {body}");
             }
+        }
+    }
+
+    // A throttled request is waited for, and is no failure.
+    #[test]
+    fn each_judged_body_is_a_success_a_refusal_or_a_failure_as_the_page_of_meanings_says() {
+        for said in testkit::meanings::bodies() {
+            let mut found = Answer { body: said.body.clone().into(), ..answer("") };
+            found.headers.insert("content-type", said.content_type.parse().unwrap());
+            found.trailers = said.grpc_status.as_ref().map(|status| {
+                HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), status.parse().unwrap())])
+            });
+            let found = found.judged(&said.judge.parse().unwrap());
+            let known = said.row.get("a client knows");
+            let is = [found.is_success(), found.is_client_error(), found.is_server_error()];
+            assert_eq!(is, ["done", "refused", "unknown"].map(|each| each == known), "{said:?}");
+            let is_again = said.row.get("tries again") == "yes";
+            assert_eq!([found.says_wait(), found.is_limited()], [is_again; 2], "{said:?}");
         }
     }
 

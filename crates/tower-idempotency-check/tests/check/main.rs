@@ -4,6 +4,7 @@
 mod controls;
 mod fault;
 mod findings;
+mod judged;
 mod ours;
 mod plans;
 mod server;

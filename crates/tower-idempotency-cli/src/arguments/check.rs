@@ -21,6 +21,9 @@ pub(crate) struct Check {
     /// The profile by which the server is judged: `draft`, `stripe`, `acp` or `iceberg`. By default `draft`.
     #[arg(long)]
     pub(crate) profile: Option<String>,
+    /// What reads bodies that say "no" behind a 200: `json-rpc`, `graphql` or `grpc`. By default the status counts.
+    #[arg(long)]
+    pub(crate) judge: Option<String>,
     /// How to count effects: a request whose answer is a list of them, or their number, such as `GET /v1/charges`.
     #[arg(long, value_name = "REQUEST")]
     pub(crate) count: Option<String>,

@@ -4,7 +4,7 @@ fn verdict(status: u16, lines: &[(&'static str, &'static str)], body: &str, is_e
     let line = |(name, value): &(&'static str, &'static str)| (name.parse().unwrap(), value.parse().unwrap());
     let headers = lines.iter().map(line).collect();
     let before = Earlier { is_unknown: is_earlier_unknown, is_own: false };
-    judge(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), before)
+    judge(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), None, before)
 }
 
 fn problem(status: u16, name: &str, again: bool, lines: &[(&'static str, &'static str)]) -> Verdict {
@@ -118,15 +118,15 @@ fn an_effect_that_is_malformed_joined_with_another_or_of_a_later_release_is_unkn
         assert_eq!(verdict(503, &lines, "", false), Verdict::Again(Known::Unknown, None), "{value}");
         // Of a success, it says nothing.
         let headers: HeaderMap = [(EFFECT, HeaderValue::from_static(value))].into_iter().collect();
-        assert!(is_plain_success(StatusCode::OK, &headers), "{value}");
-        assert_eq!(known_of_replay(StatusCode::PAYMENT_REQUIRED, &headers), Known::Unknown, "{value}");
+        assert!(is_plain_success(StatusCode::OK, &headers, None), "{value}");
+        assert_eq!(known_of_replay(StatusCode::PAYMENT_REQUIRED, &headers, None), Known::Unknown, "{value}");
     }
     let two = |one, other| [("idempotency-effect", one), ("idempotency-effect", other)];
     for lines in [two("none", "unknown"), two("none", "none")] {
         let headers = lines.iter().map(|(_, value)| HeaderValue::from_static(value));
         let mut map = HeaderMap::new();
         headers.for_each(|value| _ = map.append(EFFECT, value));
-        let judged = judge(StatusCode::FORBIDDEN, &map, b"", Earlier::default());
+        let judged = judge(StatusCode::FORBIDDEN, &map, b"", None, Earlier::default());
         assert_eq!(judged, Verdict::Answer(Known::Unknown), "{lines:?}");
     }
 }
@@ -153,7 +153,13 @@ fn a_refused_replay_whose_header_was_lost_is_no_refusal_of_the_operation() {
 fn a_refusal_that_names_idempotency_leaves_a_key_of_the_caller_s_own_unknown() {
     let of = |status, body: &str, is_own| {
         let lines = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))].into_iter().collect();
-        judge(StatusCode::from_u16(status).unwrap(), &lines, body.as_bytes(), Earlier { is_unknown: false, is_own })
+        judge(
+            StatusCode::from_u16(status).unwrap(),
+            &lines,
+            body.as_bytes(),
+            None,
+            Earlier { is_unknown: false, is_own },
+        )
     };
     for body in [
         r#"{"type":"https://developer.example.com/idempotency","title":"Idempotency-Key is already used"}"#,
@@ -227,7 +233,7 @@ fn a_conflict_is_retried_where_an_attempt_may_still_run() {
     for (is_unknown, is_own) in [(false, false), (false, true), (true, false), (true, true)] {
         let conflict = |lines: &[_]| {
             let lines = lines.iter().cloned().collect();
-            judge(StatusCode::CONFLICT, &lines, b"", Earlier { is_unknown, is_own })
+            judge(StatusCode::CONFLICT, &lines, b"", None, Earlier { is_unknown, is_own })
         };
         let alone = match (is_unknown, is_own) {
             (true, _) => Verdict::Again(Known::Unknown, None),

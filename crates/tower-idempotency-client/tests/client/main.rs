@@ -11,6 +11,7 @@ mod probes;
 mod reqwest;
 mod reqwest_retry;
 mod retries;
+mod says;
 mod script;
 mod server;
 mod what_is_known;

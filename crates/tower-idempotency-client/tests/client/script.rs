@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
+use testkit::meanings::Said;
 use tower::util::BoxCloneService;
 use tower::{BoxError, Layer as _, Service, ServiceExt as _};
 use tower_idempotency_client::{Error, KeyedRetryLayer, ResponseBody, RetryBody};
@@ -29,6 +30,17 @@ impl Script {
     /// The next attempt gets this answer.
     pub(crate) fn answers(self, status: u16, lines: &[(&str, &str)], body: &'static str) -> Self {
         let answer = head(status, lines).body(Full::new(Bytes::from(body)).map_err(never).boxed_unsync()).unwrap();
+        self.then(move || Some(Ok(answer)))
+    }
+
+    /// The next attempt gets the answer of a row, with these lines in its head.
+    pub(crate) fn says(self, said: &Said, lines: &[(&str, &str)]) -> Self {
+        let trailers = said.grpc_status.as_ref().map(|status| {
+            Ok(HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), status.parse().unwrap())]))
+        });
+        let body = Full::new(Bytes::from(said.body.clone())).with_trailers(ready(trailers));
+        let lines = [&[("content-type", said.content_type)], lines].concat();
+        let answer = head(200, &lines).body(body.map_err(never).boxed_unsync()).unwrap();
         self.then(move || Some(Ok(answer)))
     }
 

@@ -14,6 +14,7 @@ mod observed;
 mod operators;
 mod order;
 mod put;
+mod says;
 mod server;
 mod settings;
 mod states;

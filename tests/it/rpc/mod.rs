@@ -1,0 +1,112 @@
+//! Calls of JSON-RPC and of MCP's tools, and answers whose body says what they mean.
+
+mod bodies;
+mod calls;
+mod messages;
+mod streams;
+mod streams_cut;
+
+use axum::body::Body;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::{HeaderName, Request};
+use serde_json::Value;
+use testkit::Answer;
+use tower_idempotency::server::Profile;
+use tower_idempotency::store::Store;
+use tower_idempotency::{IdempotencyLayer, MemoryStore};
+
+const META: &str = r#""_meta":{"idempotencyKey":"k"}"#;
+
+/// A layer for calls of tools.
+fn mcp() -> IdempotencyLayer<MemoryStore> {
+    mcp_over(MemoryStore::new())
+}
+
+fn mcp_over<St: Store>(store: St) -> IdempotencyLayer<St> {
+    IdempotencyLayer::new(store).profile(Profile::mcp())
+}
+
+/// A message, as a client of MCP sends it.
+fn message(body: impl Into<Body>) -> Request<Body> {
+    let request = Request::post("/mcp").header(CONTENT_TYPE, "application/json");
+    request.header(ACCEPT, "application/json, text/event-stream").body(body.into()).unwrap()
+}
+
+/// The call of a tool that pays, with these members of its parameters.
+fn call(id: &str, params: &str) -> Request<Body> {
+    message(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"pay",{params}}}}}"#))
+}
+
+/// The same call, with the key `k` and another `id`.
+fn pay(id: &str) -> Request<Body> {
+    call(id, &format!(r#"{META},"arguments":{{"amount":1}}"#))
+}
+
+/// Sets a header.
+fn with(mut request: Request<Body>, name: &'static str, value: &'static str) -> Request<Body> {
+    request.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    request
+}
+
+/// A response with a result that tells effects apart.
+fn result(id: &str, effect: usize) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[],"effect":{effect}}}}}"#)
+}
+
+/// A response with an error.
+fn error(id: &str, code: i32) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"no"}}}}"#)
+}
+
+/// The answer of a service that sends one JSON object.
+fn json(body: String) -> ([(HeaderName, &'static str); 1], String) {
+    ([(CONTENT_TYPE, "application/json")], body)
+}
+
+/// What the answer says in its header.
+fn effect(answer: &Answer) -> &str {
+    answer.header("idempotency-effect").unwrap_or_default()
+}
+
+/// Asserts that this is a refusal that a client of MCP hands to its caller: an error of JSON-RPC with this `id`, in all
+/// its parts. Returns its `data`.
+#[track_caller]
+fn assert_error(answer: &Answer, id: &str, code: i32, slug: &str, says: &str) -> Value {
+    let json = if answer.header("content-type") == Some("text/event-stream") {
+        only_event(answer)
+    } else {
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{slug}");
+        answer.json()
+    };
+    assert_eq!(answer.status, 200, "{json}");
+    assert_eq!((&json["jsonrpc"], json["id"].to_string()), (&"2.0".into(), id.to_owned()), "{json}");
+    assert_eq!(json["error"]["code"], code, "{json}");
+    assert!(json["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{json}");
+    let data = json["error"]["data"].clone();
+    assert!(data["type"].as_str().is_some_and(|uri| uri.ends_with(&format!("#{slug}"))), "{json}");
+    assert_eq!(effect(answer), says, "{json}");
+    let (token, retry) = says.split_once(";retry").unwrap();
+    assert_eq!(data["effect"], token.split(';').next().unwrap(), "{json}");
+    assert_eq!(data["retry_with_same_key"], retry.is_empty(), "{json}");
+    assert_eq!(data["retry_after"].as_u64().map(|seconds| seconds.to_string()).as_deref(), answer.header("retry-after"));
+    assert!(!answer.is_replay(), "a refusal is no replay");
+    data
+}
+
+/// The data of the events of a stream, as a client reads them.
+fn events(stream: &str) -> Vec<String> {
+    let stream = stream.replace("\r\n", "\n").replace('\r', "\n");
+    let data = |event: &str| {
+        let lines: Vec<_> = event.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    };
+    stream.split("\n\n").filter_map(data).collect()
+}
+
+/// The message in a stream of one event.
+#[track_caller]
+fn only_event(answer: &Answer) -> Value {
+    let events = events(answer.text());
+    assert_eq!(events.len(), 1, "{}", answer.text());
+    serde_json::from_str(&events[0]).unwrap()
+}
