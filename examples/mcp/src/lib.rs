@@ -63,15 +63,18 @@ struct Payment {
     amount: u64,
     /// Three letters, such as EUR.
     currency: String,
+    /// Names this payment: a new UUID for each payment that you intend. To try again after a lost answer or an error,
+    /// send the same call with the same key: it is paid once. Another key is another payment.
+    #[expect(dead_code, reason = "the layer reads it")]
+    idempotency_key: Option<String>,
 }
 
 #[tool_router]
 impl Payments {
-    /// Pays an amount, and says the number of the payment. Choose a new `idempotencyKey` for each payment that you
-    /// intend, such as a UUID, and send it in `_meta`. If an answer is lost or an error says that the outcome is not
-    /// known, send the same call with the same key again: it is paid once. Never take a new key for the same payment.
+    /// Pays an amount, and says the number of the payment. Calls need a key, in `idempotency_key` or in
+    /// `_meta.idempotencyKey`. A call with a key that was paid gets the first answer, and pays nothing.
     #[tool(annotations(destructive_hint = true, idempotent_hint = true))]
-    async fn pay(&self, Parameters(Payment { amount, currency }): Parameters<Payment>) -> Result<String, String> {
+    async fn pay(&self, Parameters(Payment { amount, currency, .. }): Parameters<Payment>) -> Result<String, String> {
         let number = self.0.lock().await.pay(amount, &currency).map_err(|error| error.to_string())?;
         Ok(format!("payment {number}: {amount} {currency}"))
     }

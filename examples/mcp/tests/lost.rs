@@ -14,7 +14,7 @@ use rmcp::service::{ClientLifecycleMode, ClientServiceExt as _, RunningService, 
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_server::StreamableHttpServerConfig;
 use rmcp::{RoleClient, model::ErrorData};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::proxy::{End, Fate, Pass, Proxy, Way};
 use tower_idempotency::SledStore;
@@ -104,29 +104,31 @@ async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-async fn pay(
-    client: &RunningService<RoleClient, ()>,
-    key: Option<&str>,
-    amount: u64,
-) -> Result<CallToolResult, ServiceError> {
-    let mut call = CallToolRequestParams::new("pay");
-    call.arguments = json!({ "amount": amount, "currency": "EUR" }).as_object().cloned();
+type Paid = Result<CallToolResult, ServiceError>;
+
+async fn pay(client: &RunningService<RoleClient, ()>, key: Option<&str>, amount: u64) -> Paid {
     let mut meta = RequestMetaObject::new();
     if let Some(key) = key {
         meta.insert("idempotencyKey".to_owned(), key.into());
     }
+    call(client, meta, json!({ "amount": amount, "currency": "EUR" })).await
+}
+
+async fn call(client: &RunningService<RoleClient, ()>, meta: RequestMetaObject, arguments: Value) -> Paid {
+    let mut call = CallToolRequestParams::new("pay");
+    call.arguments = arguments.as_object().cloned();
     call.meta = Some(meta);
     tokio::time::timeout(GIVE_UP, client.call_tool(call)).await.expect("the client does not wait for ever")
 }
 
 /// The text of a result.
-fn text(result: Result<CallToolResult, ServiceError>) -> String {
+fn text(result: Paid) -> String {
     let result = result.unwrap();
     assert_eq!(result.is_error, Some(false));
     result.content[0].as_text().unwrap().text.clone()
 }
 
-fn error(result: Result<CallToolResult, ServiceError>) -> ErrorData {
+fn error(result: Paid) -> ErrorData {
     match result.unwrap_err() {
         ServiceError::McpError(error) => error,
         other => panic!("{other:?}"),
@@ -154,6 +156,9 @@ async fn a_payment_whose_answer_is_lost_is_paid_once() {
         let texts = pay_and_lose(&shop).await;
         assert_eq!(texts, ["payment 1: 500 EUR".to_owned()].into(), "{revision:?}");
         assert_eq!(shop.count().await, 1, "{revision:?}");
+        let arguments = json!({ "amount": 500, "currency": "EUR", "idempotency_key": "order-17" });
+        let in_arguments = call(&shop.client().await, RequestMetaObject::new(), arguments).await;
+        assert_eq!(text(in_arguments), "payment 1: 500 EUR", "{revision:?}: a model sets arguments alone");
         let other = text(pay(&shop.client().await, Some("order-18"), 500).await);
         assert_eq!(other, "payment 2: 500 EUR", "{revision:?}");
     }
