@@ -65,9 +65,7 @@ async fn what_is_no_response_is_replayed_as_it_is() {
 
 #[tokio::test]
 async fn what_is_new_in_each_attempt_makes_no_other_call() {
-    let meta = |more: &str| {
-        call("2", &format!(r#""_meta":{{"idempotencyKey":"k"{more}}},"arguments":{{"amount":1}}"#))
-    };
+    let meta = |more: &str| call("2", &format!(r#""_meta":{{"idempotencyKey":"k"{more}}},"arguments":{{"amount":1}}"#));
     let lab = paying(mcp());
     lab.send(with(pay("1"), "mcp-session-id", "one")).await;
     let again = [

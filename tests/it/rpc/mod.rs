@@ -88,7 +88,10 @@ fn assert_error(answer: &Answer, id: &str, code: i32, slug: &str, says: &str) ->
     let (token, retry) = says.split_once(";retry").unwrap();
     assert_eq!(data["effect"], token.split(';').next().unwrap(), "{json}");
     assert_eq!(data["retry_with_same_key"], retry.is_empty(), "{json}");
-    assert_eq!(data["retry_after"].as_u64().map(|seconds| seconds.to_string()).as_deref(), answer.header("retry-after"));
+    assert_eq!(
+        data["retry_after"].as_u64().map(|seconds| seconds.to_string()).as_deref(),
+        answer.header("retry-after")
+    );
     assert!(!answer.is_replay(), "a refusal is no replay");
     data
 }
