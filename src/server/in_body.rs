@@ -22,8 +22,8 @@ use crate::store::Store;
 type KeyOrRejection = Result<Option<Key>, Box<Rejection>>;
 
 impl<S, St: Store, M, B> Incoming<S, St, M, B> {
-    /// Returns the key, as [`key_in`](Self::key_in) does, and what an answer needs of the call, if the profile's requests
-    /// are calls of JSON-RPC. A message that is none has no key.
+    /// Returns the key, as [`key_in`](Self::key_in) does, and what an answer needs of the call, if the profile's
+    /// requests are calls of JSON-RPC. A message that is none has no key.
     pub(super) fn call_in(
         &self,
         of_header: Option<Key>,
