@@ -56,8 +56,8 @@ async fn schema(connected: &Connected, report: &mut Report) -> Result<(), Failur
     let found =
         format!("SELECT max(version)::integer, to_regclass('{schema}.operation') IS NOT NULL FROM {schema}.version");
     let row = client.query_typed_one(&found, &[]).await.map_err(Failure::of)?;
-    let (version, has_view) =
-        (row.try_get::<_, Option<i32>>(0).ok().flatten().unwrap_or(0), row.try_get(1).unwrap_or(false));
+    let version = row.try_get::<_, Option<i32>>(0).map_err(Failure::of)?.unwrap_or(0);
+    let has_view: bool = row.try_get(1).map_err(Failure::of)?;
     report.good("schema", format!("version {version} is there, which this release can use"))?;
     if !has_view {
         report.note("schema", "the view for people is missing; a migration adds it, and no service needs it")?;
@@ -80,16 +80,18 @@ async fn rows(connected: &Connected, report: &mut Report) -> Result<(), Failure>
         client.batch_execute("COMMIT").await.map(|()| row)
     };
     let row = counted.await.map_err(Failure::of)?;
-    match (row.try_get::<_, i64>(0).unwrap_or(0), row.try_get::<_, Option<String>>(1).ok().flatten()) {
-        (count, Some(first)) => {
+    let count: i64 = row.try_get(0).map_err(Failure::of)?;
+    match row.try_get::<_, Option<String>>(1).map_err(Failure::of)? {
+        Some(first) => {
             let found = format!("rows whose id or session has not 32 bytes: {count}, such as {first}");
             report.found("rows", Grade::Damaged, found)
         }
-        _ => report.good("rows", "each id and each session has 32 bytes"),
+        None => report.good("rows", "each id and each session has 32 bytes"),
     }
 }
 
-/// Judges a loss. One that this release does not know is taken for the worst.
+/// Judges a loss by its words, which `guarantee.rs` of tower-idempotency-postgres has. One that this release does not
+/// know is taken for the worst.
 fn grade(loss: &str) -> Grade {
     let of_the_last_copy = ["no standby is waited for", "synchronous_commit is remote_write"];
     match of_the_last_copy.iter().any(|known| loss.contains(known)) {
