@@ -12,7 +12,7 @@ use super::policy::{Policy, ReadStatus};
 use super::send_end::{self, PendingEnd};
 use crate::key::RecordId;
 use crate::laboratory;
-use crate::record::{Applied, Cause, Record, State, Transition};
+use crate::record::{Cause, Record, State, Stepped, Transition};
 use crate::slots::{Client, Counters, Event, Lines, Refusal, Telemetry, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::timeouts::STORE_TIMEOUT;
@@ -116,7 +116,7 @@ impl<St: Store> Engine<St> {
         &self,
         id: RecordId,
         transition: Transition,
-    ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
+    ) -> impl Future<Output = Result<Stepped, PendingEnd>> + Send {
         send_end::pass(&self.store, id, transition, self.retries_for())
     }
 

@@ -165,7 +165,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
     use crate::record::{
-        Change, Completion, Current, Fence, Hold, Operation, Origin, RunResult, State, Transition, next,
+        Completion, Current, Edit, Fence, Hold, Operation, Origin, RunResult, State, Transition, next,
     };
 
     fn id(number: u64) -> RecordId {
@@ -178,7 +178,7 @@ mod tests {
         let (result, retention) = (RunResult::Outcome(Bytes::from(vec![0; 300])), Duration::from_secs(1));
         let completion = Completion { operation, hold, result, retention, began: None };
         match next(Current::Absent, Transition::Complete(completion)).0 {
-            Change::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0), Timestamp::from_millis(0)),
+            Edit::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0), Timestamp::from_millis(0)),
             change => panic!("{change:?}"),
         }
     }
