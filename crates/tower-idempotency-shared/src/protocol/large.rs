@@ -23,7 +23,7 @@ use tower_idempotency::store::StoreError;
 use super::Protocol;
 use crate::backend::{Backend, BackendError, Kind, Row};
 use crate::database::errors::away;
-use crate::database::reads::RowSnapshot;
+use crate::database::snapshot::RowSnapshot;
 
 /// The most bytes that a row is expected to have. The time limit of its read follows from this.
 pub(crate) const LARGEST: usize = 17 * 1024 * 1024;

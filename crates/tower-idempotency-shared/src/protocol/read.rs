@@ -9,7 +9,7 @@ use tower_idempotency::store::StoreError;
 use super::Protocol;
 use super::rows::{Decoded, View, is_of_transaction, listed};
 use crate::backend::{Backend, Kind, Row};
-use crate::database::reads::RowSnapshot;
+use crate::database::snapshot::RowSnapshot;
 
 impl<B: Backend> Protocol<B> {
     /// Reads the row of `id`.

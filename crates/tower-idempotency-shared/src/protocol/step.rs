@@ -20,7 +20,7 @@ use super::large::is_left_out;
 use super::write::{release, unchanged};
 use crate::backend::{Backend, BackendError, Expect, Kind, Row, Token, Write};
 use crate::database::errors::{late, not_written};
-use crate::database::reads::RowSnapshot;
+use crate::database::snapshot::RowSnapshot;
 use crate::database::writes::{WriteError, WriteResult};
 
 /// The number of times that a step begins again because another process has changed the row.

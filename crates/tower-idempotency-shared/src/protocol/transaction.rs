@@ -21,7 +21,7 @@ use super::Protocol;
 use super::rows::of_transaction;
 use super::write::release;
 use crate::backend::{Backend, Token, Write};
-use crate::database::reads::RowSnapshot;
+use crate::database::snapshot::RowSnapshot;
 use crate::database::writes::{WriteError, WriteResult};
 use crate::run_record::RunRecord;
 
