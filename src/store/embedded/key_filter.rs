@@ -93,7 +93,7 @@ impl KeyFilter {
             match listing::read(key, value) {
                 Some(records) if number >= said.below => late.extend(records),
                 Some(records) => {
-                    if key.starts_with(keys::RUNNING) {
+                    if key.starts_with(keys::RUNS) {
                         claimed.extend(records.iter().copied());
                     }
                     items += records.len() as u64;

@@ -131,7 +131,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         let last = self.shared.runs.lock().end(id);
         // `last` is empty while the entry lists other runs. An entry that is not written yet is only forgotten.
         if let Some(entry) = last.filter(|entry| !self.step.listings.forget(*entry)) {
-            self.erase_entry(&keys::claimed(entry));
+            self.erase_entry(&keys::runs(entry));
         }
     }
 

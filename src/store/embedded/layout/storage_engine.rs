@@ -1,4 +1,5 @@
-//! The contract of an embedded engine: it holds an ordered map of bytes that is written in steps.
+//! The contract of an embedded engine: it holds an ordered map of bytes that is written in steps. It is here and not
+//! with the engines, because the layout of the keys and the order of writes are part of it.
 
 use std::fmt::Debug;
 use std::io;
