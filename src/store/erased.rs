@@ -1,4 +1,4 @@
-//! A store chosen at run time.
+//! A store chosen at run time. Each call of an operator's command comes through here on its way to the store.
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! The store that applications open over a [`Backend`]. `engine/watch.rs` of tower-idempotency calls its
-//! `changed`.
+//! The store that applications open over a [`Backend`]: a claim and an end both come in here, and a look does before
+//! them. `engine/watch.rs` of tower-idempotency calls its `changed`.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

@@ -1,4 +1,4 @@
-//! The commands that the handles send to the writer.
+//! The commands that the handles send to the writer: a claim and an end are both a `Submitted`.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Reads rows, and returns their records once they may be returned.
+//! Reads rows, and returns their records once they may be returned: for a look, for a step, and for operators.
 
 use tokio::time::Instant;
 use tower_idempotency::RecordId;

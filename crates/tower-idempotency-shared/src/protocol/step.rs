@@ -1,4 +1,4 @@
-//! One transition: read the row, let the protocol decide, compare and set.
+//! One transition: read the row, let the protocol decide, compare and set. A claim and an end both go through here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

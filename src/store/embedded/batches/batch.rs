@@ -1,4 +1,6 @@
-//! One batch. Its commands are decided in order, each over the results of those before it, and then written together.
+//! One batch. Its commands are decided in order, each over the results of those before it, and then written together. A
+//! claim and an end are such commands; at an opening, before there is a writer, `open.rs` and `repair.rs` make batches,
+//! too.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,5 @@
-//! The keys of a record: its own, those that list it, and those of its outcome's chunks.
+//! The keys of a record: its own, those that list it, and those of its outcome's chunks. At an opening, marks the runs
+//! of the last process as interrupted.
 
 use std::convert::Infallible;
 use std::time::Duration;
