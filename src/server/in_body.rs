@@ -8,7 +8,8 @@ use tower_service::Service;
 
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::context::IdempotencyContext;
-use super::key_from::{BadKey, KeyFrom};
+use super::key_from::KeyFrom;
+use super::members::BadKey;
 use super::options::Options;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
@@ -21,8 +22,8 @@ use crate::store::Store;
 type KeyOrRejection = Result<Option<Key>, Box<Rejection>>;
 
 impl<S, St: Store, M, B> Incoming<S, St, M, B> {
-    /// Returns the key, as [`key_in`](Self::key_in) does, and what an answer needs of the call, if the profile's requests
-    /// are calls of JSON-RPC. A message that is none has no key.
+    /// Returns the key, as [`key_in`](Self::key_in) does, and what an answer needs of the call, if the profile's
+    /// requests are calls of JSON-RPC. A message that is none has no key.
     pub(super) fn call_in(
         &self,
         of_header: Option<Key>,

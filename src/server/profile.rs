@@ -70,8 +70,8 @@ pub struct Profile {
     /// [`classify`](crate::IdempotencyLayer::classify) says otherwise. Those that are unknown there, such as 502, stay
     /// unknown.
     pub frees: &'static [u16],
-    /// Which requests have keys, where they are calls of JSON-RPC. `None`: they are none. If set, answers of the layer's
-    /// own have the `id` of the call, and [`key_from`](Self::key_from) has to be set, too.
+    /// Which requests have keys, where they are calls of JSON-RPC. `None`: they are none. If set, answers of the
+    /// layer's own have the `id` of the call, and [`key_from`](Self::key_from) has to be set, too.
     pub calls: Option<RpcCalls>,
     /// Where bodies have their keys. It sets the option [`key_from`](crate::IdempotencyLayer::key_from).
     pub key_from: Option<KeyFrom>,
@@ -93,8 +93,8 @@ pub struct Profile {
     pub min_retention: Duration,
 }
 
-/// The places of keys in calls of JSON-RPC, as protocols name them: MCP's `_meta`, the closed proposal SEP-3182, and the
-/// arguments of the Agentic Commerce Protocol, the Universal Commerce Protocol and the Ad Context Protocol.
+/// The places of keys in calls of JSON-RPC, as protocols name them: MCP's `_meta`, the closed proposal SEP-3182, and
+/// the arguments of the Agentic Commerce Protocol, the Universal Commerce Protocol and the Ad Context Protocol.
 const KEYS: [&str; 7] = [
     "/params/_meta/idempotencyKey",
     "/params/_meta/idempotency_key",

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Request, Response, response};
 use tokio::time::Instant;
@@ -369,6 +370,8 @@ async fn take_of_call<R: SendBody, St: Store>(
 ) -> (Passage<R>, Judged) {
     let judge = layer.judge();
     if let Some(early) = early.filter(|_| judge.is_unmarked_stream(parts)) {
+        // It counts what is not recorded, and the events of the service's own.
+        parts.headers.remove(CONTENT_LENGTH);
         return layer.stream(parts, body, reply, &id).take(early).await;
     }
     if must_not_be_read(parts) || reply.is_none() && judge.needs_no_body(parts) {

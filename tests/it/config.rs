@@ -15,6 +15,7 @@ use tower_idempotency::config::{LayerConfig, MemoryConfig, SledConfig};
 use tower_idempotency::server::{KeptHeaders, KeyFrom, Profile};
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, SledStore};
+use tower_idempotency_meaning::BodyJudge;
 use tracing::Level;
 
 use crate::docs::options::options;
@@ -29,7 +30,8 @@ outcome_header_name = "x-outcome"
 methods = ["POST", "DELETE"]
 require_key = true
 strict_keys = true
-key_from = "json:/params/key"
+key_from = "json:/params/key json:/params/order form:key"
+classify = "graphql"
 credential_headers = ["x-customer"]
 credential_cookies = ["session"]
 on_in_flight = "500ms"
@@ -45,6 +47,8 @@ max_request_body = 8
 max_buffered = 9
 max_response_body = 10
 outcome_body_timeout = "11s"
+max_stream = "12s"
+max_stream_bytes = 13
 kept_headers = { with = ["set-cookie"], without = ["x-secret"] }
 fail_open = true
 problem_base = "https://pay.example/problems#"
@@ -85,7 +89,12 @@ fn each_setting_of_a_layer_sets_its_option() {
         .methods([Method::POST, Method::DELETE])
         .require_key(true)
         .strict_keys(true)
-        .key_from(KeyFrom::json_pointer("/params/key").unwrap())
+        .key_from(KeyFrom::any_of([
+            KeyFrom::json_pointer("/params/key").unwrap(),
+            KeyFrom::json_pointer("/params/order").unwrap(),
+            KeyFrom::form_field("key"),
+        ]))
+        .classify(BodyJudge::graphql())
         .credential_headers([name("x-customer")])
         .credential_cookies(["session"])
         .on_in_flight(OnInFlight::Wait(SECOND / 2))
@@ -101,6 +110,8 @@ fn each_setting_of_a_layer_sets_its_option() {
         .max_buffered(9)
         .max_response_body(10)
         .outcome_body_timeout(SECOND * 11)
+        .max_stream(SECOND * 12)
+        .max_stream_bytes(13)
         .kept_headers(KeptHeaders::default().with([name("set-cookie")]).without([name("x-secret")]))
         .fail_open(true)
         .problem_base("https://pay.example/problems#")
@@ -121,8 +132,8 @@ fn each_setting_of_a_layer_sets_its_option() {
 }
 
 /// Those that are functions, or types.
-const NOT_IN_A_FILE: [&str; 9] =
-    ["covers", "scope", "label", "reconcile_with", "classify", "on_replay", "render_rejection", "wrap_run", "any_body"];
+const NOT_IN_A_FILE: [&str; 8] =
+    ["covers", "scope", "label", "reconcile_with", "on_replay", "render_rejection", "wrap_run", "any_body"];
 
 #[test]
 fn each_option_of_a_layer_that_is_no_function_has_a_setting() {
@@ -139,7 +150,8 @@ fn each_option_of_a_layer_that_is_no_function_has_a_setting() {
 
 #[test]
 fn each_profile_has_its_name_in_a_file() {
-    for profile in [Profile::draft(), Profile::stripe(), Profile::acp(), Profile::iceberg()] {
+    let by_http = [Profile::draft(), Profile::stripe(), Profile::acp(), Profile::iceberg()];
+    for profile in by_http.into_iter().chain([Profile::json_rpc(), Profile::mcp()]) {
         let json = format!(r#"{{ "layer": {{ "profile": "{}" }} }}"#, profile.name);
         let expected = format!("{:?}", layer().profile(profile));
         assert_eq!(made(serde_json::from_str(&json).unwrap()), expected, "{json}");
@@ -159,7 +171,7 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "layer": { "retention": "a day" } }"#, "\"a day\" is not a duration: write it as \"24h\""),
         (r#"{ "layer": { "retention": 24 } }"#, "invalid type: integer `24`, expected a duration: write it as \"24h\""),
         (r#"{ "layer": { "on_in_flight": "wait" } }"#, "\"wait\" is not \"reject\", or how long to wait"),
-        (r#"{ "layer": { "profile": "paypal" } }"#, "\"paypal\" is not \"draft\", \"stripe\", \"acp\" or \"iceberg\""),
+        (r#"{ "layer": { "profile": "paypal" } }"#, "\"paypal\" is not \"draft\", \"stripe\", \"acp\", \"iceberg\""),
         (r#"{ "layer": { "on_interrupted": "ask" } }"#, "\"ask\" is not \"refuse\" or \"rerun\""),
         (r#"{ "layer": { "methods": [1] } }"#, "invalid type: integer `1`, expected an HTTP method in capital letters"),
         (r#"{ "layer": { "methods": ["post"] } }"#, "\"post\" is not an HTTP method in capital letters"),
@@ -168,6 +180,10 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "layer": { "key_from": "/key" } }"#, "\"/key\" is not the place of a key, such as \"json:/params/key\""),
         (r#"{ "layer": { "key_from": "form: key" } }"#, "\"form: key\" is not the place of a key"),
         (r#"{ "layer": { "key_from": "form:key\t" } }"#, "is not the place of a key"),
+        (r#"{ "layer": { "key_from": "json:/key form:" } }"#, "is not the place of a key"),
+        (r#"{ "layer": { "key_from": "json:/key  form:key" } }"#, "is not the place of a key"),
+        (r#"{ "layer": { "classify": "soap" } }"#, "\"soap\" is not \"json-rpc\", \"graphql\" or \"grpc\""),
+        (r#"{ "layer": { "max_stream": 12 } }"#, "expected a duration"),
         (r#"{ "layer": { "key_from": "json:/params/key " } }"#, "\"json:/params/key \" is not the place of a key"),
         (
             r#"{ "layer": { "fingerprint_body": "canonical-json without id" } }"#,

@@ -1,3 +1,5 @@
+//! The bodies of requests, which an attempt may have to send again, and of answers.
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,3 +1,5 @@
+//! The layer, and the methods that set its options.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

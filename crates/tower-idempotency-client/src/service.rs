@@ -1,3 +1,5 @@
+//! The layer's service: it makes a call of each request with an unsafe method, and passes the others through.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

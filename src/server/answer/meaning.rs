@@ -1,12 +1,13 @@
-//! The meaning of a handler's answer, or of its error, for the key: the one place that decides it.
+//! The meaning of a handler's answer, or of its error, for the key: the one place that decides it. A replay comes here,
+//! too: `is_final` says whether its head has to say that the effect is unknown.
 //!
 //! The rules, which [`Judge`] keeps:
 //! 1. The handler's mark wins: [`Unsure`], [`Secret`], [`Keep`], [`Release`], and [`Invalid`] where the profile gives
 //!    it a meaning. Of several marks the first in this order counts, so that there is no second effect.
 //! 2. An answer without a mark is left to [`Classify`], which sees the head and the trailers. An answer that is passed
 //!    on before it is complete is judged by its head.
-//! 3. Then the body counts, of an answer that was read whole, if a [`BodyJudge`] was set: by the application, or else by
-//!    the profile.
+//! 3. Then the body counts, of an answer that was read whole, if a [`BodyJudge`] was set: by the application, or else
+//!    by the profile.
 //! 4. If that does not say that nothing was done, an answer is unknown if its body failed, if it is shorter than its
 //!    head says, or if it is gRPC's and has no status.
 //! 5. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
@@ -146,31 +147,40 @@ impl Meaning {
 
     /// Returns what the status says.
     fn of_status(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
-        match grpc_status(&parts.headers, trailers) {
+        let status = grpc_status(&parts.headers, trailers);
+        match status.and_then(|_| of_grpc(parts, trailers)) {
             _ if not_applied::is_unknown(parts.status) => Self::Unknown,
-            // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
-            Some(b"1" | b"2" | b"4") => Self::Unknown,
-            // In the head of another answer, it is one that was passed on, and the answer's own status counts.
-            Some(of_grpc) if is_of_grpc(&parts.headers) => match of_grpc {
-                // PERMISSION_DENIED, UNAUTHENTICATED.
-                b"7" | b"16" => Self::NotStarted,
-                [b'0'..=b'9'] | [b'1', b'0'..=b'5'] => Self::Final,
-                // gRPC's clients take any other one for UNKNOWN.
-                _ => Self::Unknown,
-            },
-            _ if not_applied::by_head(parts) => Self::NotStarted,
-            _ => Self::Final,
+            Some(Says::NotStarted | Says::Unauthenticated | Says::TryLater(_)) => Self::NotStarted,
+            Some(Says::Done | Says::Refused | Says::Failed) => Self::Final,
+            Some(_) => Self::Unknown,
+            // In the head of another answer, it is one that was passed on. The answer's own status counts, unless this
+            // one is CANCELLED, UNKNOWN or DEADLINE_EXCEEDED.
+            None if matches!(status, Some(b"1" | b"2" | b"4")) => Self::Unknown,
+            None if not_applied::by_head(parts) => Self::NotStarted,
+            None => Self::Final,
         }
     }
 
     /// Returns what an answer means by default under [`Rerun`](OnInterrupted::Rerun): what
-    /// [`of_answer`](Self::of_answer) says, and each 5xx that would be final is unknown, so that a retry runs.
+    /// [`of_answer`](Self::of_answer) says, and each 5xx that would be final is unknown, so that a retry runs, as is
+    /// gRPC's INTERNAL, UNAVAILABLE and DATA_LOSS.
     pub fn of_answer_under_rerun(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         match Self::of_answer(parts, trailers) {
-            Self::Final if parts.status.is_server_error() => Self::Unknown,
+            Self::Final if is_server_error(parts, trailers) => Self::Unknown,
             meaning => meaning,
         }
     }
+}
+
+/// Returns what the status of a gRPC answer says.
+fn of_grpc(parts: &Parts, trailers: Option<&HeaderMap>) -> Option<Says> {
+    BodyJudge::grpc().judge(&Answer::new(parts.status, &parts.headers, &[]).with_trailers(trailers))
+}
+
+/// Returns whether the server says that it has failed.
+fn is_server_error(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
+    let has_status = || grpc_status(&parts.headers, trailers).is_some();
+    parts.status.is_server_error() || has_status() && of_grpc(parts, trailers) == Some(Says::Failed)
 }
 
 /// How a run ends, and what its answer says about the operation, unless it is the outcome.
@@ -226,7 +236,7 @@ impl Judge<'_> {
                 let says = whole.filter(|_| !is_cut).and_then(|body| self.says(parts, trailers, body));
                 retry = match says {
                     Some(Says::TryLater(_)) => Some(true),
-                    Some(Says::NotStarted) => Some(false),
+                    Some(Says::NotStarted | Says::Unauthenticated) => Some(false),
                     _ => None,
                 };
                 match self.classified(parts, trailers, whole, says) {
@@ -318,20 +328,20 @@ impl Judge<'_> {
             return (classified, false);
         }
         match says {
-            Some(Says::NotStarted | Says::TryLater(_)) => return (Meaning::NotStarted, false),
+            Some(Says::NotStarted | Says::Unauthenticated | Says::TryLater(_)) => return (Meaning::NotStarted, false),
             Some(Says::Done | Says::Refused) => return (Meaning::Final, false),
             Some(Says::Failed) | None => {}
             // Also what a later release of the judge may say.
             Some(_) => return (Meaning::Unknown, false),
         }
-        let has_failed = says == Some(Says::Failed) || parts.status.is_server_error();
+        let has_failed = || says == Some(Says::Failed) || is_server_error(parts, trailers);
         let is_refusing = self.on_interrupted == OnInterrupted::Refuse;
         let meaning = match (Meaning::of_answer(parts, trailers), self.server_error) {
             (Meaning::Final, _) if not_applied::asks_for_nonce(parts, whole) => Meaning::NotStarted,
             (Meaning::Final, _) if self.frees.contains(&parts.status.as_u16()) => Meaning::NotStarted,
             (Meaning::NotStarted, _) if says.is_none() => Meaning::NotStarted,
-            (Meaning::Final, _) if has_failed && !is_refusing => Meaning::Unknown,
-            (_, Some(server_error)) if has_failed && is_refusing => server_error,
+            (Meaning::Final, _) if !is_refusing && has_failed() => Meaning::Unknown,
+            (_, Some(server_error)) if is_refusing && has_failed() => server_error,
             (meaning, _) => meaning,
         };
         (meaning, true)
@@ -345,7 +355,7 @@ impl Judge<'_> {
             return true;
         }
         let says = whole.and_then(|body| self.says(parts, trailers, body));
-        !matches!(says, Some(Says::NotStarted | Says::TryLater(_) | Says::Unknown))
+        !matches!(says, Some(Says::NotStarted | Says::Unauthenticated | Says::TryLater(_) | Says::Unknown))
             && Meaning::of_status(parts, trailers) == Meaning::Final
             && !not_applied::asks_for_nonce(parts, whole)
     }

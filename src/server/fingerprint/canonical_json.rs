@@ -38,19 +38,26 @@ enum Json {
     Null,
     Bool(bool),
     Number(f64),
+    /// A number that no double holds. A value with one has no canonical form, unless the member is left out.
+    #[serde(skip_serializing)]
+    Unheld,
     String(String),
     Array(Vec<Self>),
     Object(HashMap<String, Self>),
 }
 
 impl Json {
-    /// Removes the member to which these tokens lead, if it is there. What holds it stays. An element of an array
-    /// becomes `null`, for others would take its place.
+    /// Removes the member to which these tokens lead, if it is there, and so the objects around it that are empty then.
+    /// An element of an array becomes `null`, for others would take its place.
     fn leave_out(&mut self, tokens: &[String]) {
         match (self, tokens) {
             (Self::Object(members), [name]) => _ = members.remove(name),
             (Self::Object(members), [name, inside @ ..]) => {
-                members.get_mut(name).into_iter().for_each(|member| member.leave_out(inside));
+                let Some(member) = members.get_mut(name) else { return };
+                member.leave_out(inside);
+                if matches!(member, Self::Object(left) if left.is_empty()) {
+                    members.remove(name);
+                }
             }
             (Self::Array(elements), [index, inside @ ..]) => {
                 let element = Pointer::index(index).and_then(|index| elements.get_mut(index));
@@ -76,8 +83,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Takes the next number of the text. `serde_json` may have rounded the one that it gives.
     fn number<E: Error>(&mut self) -> Result<Json, E> {
-        let number = self.next_number().and_then(held_by_double);
-        number.map(Json::Number).ok_or_else(|| E::custom("a double does not hold the number"))
+        let number = self.next_number().ok_or_else(|| E::custom("the text has fewer numbers"))?;
+        Ok(held_by_double(number).map_or(Json::Unheld, Json::Number))
     }
 
     /// Returns the next number in the text, which is JSON.
@@ -236,8 +243,12 @@ mod tests {
                 &["/id", "/params/_meta/key", "/list/0/id", "/list/1", "/list/00", "/none/of/these", "/id/x"],
                 call
             ),
-            r#"{"list":[{"a":2},null],"params":{"_meta":{},"amount":5,"id":1}}"#
+            r#"{"list":[{"a":2},null],"params":{"amount":5,"id":1}}"#
         );
+        // What has nothing else in it is as if it had not been sent, and a number that is left out may be any.
+        let nested = r#"{"a":{"b":{"c":12345678901234567890}},"d":{}}"#;
+        assert_eq!([without(&["/a/b/c"], nested), without(&["/a/b"], nested)], [r#"{"d":{}}"#; 2]);
+        assert_eq!(canonical(nested.as_bytes(), &[Pointer::new("/d").unwrap()]), None);
         assert_eq!(without(&["/id"], "[1]"), "[1]");
     }
 

@@ -1,4 +1,5 @@
-//! Makes a request's fingerprint, which says whether two requests are the same.
+//! Makes a request's fingerprint, which says whether two requests are the same; and before that its `client`, whose
+//! share of the bounds it takes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -84,9 +85,9 @@ impl FingerprintBody {
 
     /// Compares JSON as [`CanonicalJson`](Self::CanonicalJson) does, without the members to which these JSON pointers
     /// (RFC 6901) lead: those that each try has anew, such as the `/id` of JSON-RPC or a time, and the key's own, so
-    /// that a client may move it between header and body. What holds such a member is compared without it, and is not
-    /// left out if it is empty then; an element of an array is compared as `null`. A body whose `Content-Type` is not
-    /// JSON is compared by its bytes.
+    /// that a client may move it between header and body. What holds such a member is compared without it, and is left
+    /// out, too, if it is an object that is empty then; an element of an array is compared as `null`. A body whose
+    /// `Content-Type` is not JSON is compared by its bytes.
     ///
     /// **Two requests that differ in these members alone are one operation**: the second gets the recorded answer.
     ///

@@ -45,6 +45,8 @@ fn end_of_event(bytes: &[u8]) -> Option<usize> {
 
 /// Returns the data of an event, or `None` if it has none, such as a comment.
 pub(crate) fn data(event: &[u8]) -> Option<Vec<u8>> {
+    // A stream may begin with a byte order mark.
+    let event = event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event);
     let lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));
     let values = lines.filter_map(|line| line.strip_prefix(b"data:"));
     let values: Vec<_> = values.map(|value| value.strip_prefix(b" ").unwrap_or(value)).collect();
@@ -54,7 +56,7 @@ pub(crate) fn data(event: &[u8]) -> Option<Vec<u8>> {
 /// Returns an event with this data.
 pub(crate) fn event(data: &[u8]) -> Bytes {
     let mut event = b"event: message\n".to_vec();
-    for line in data.split(|byte| *byte == b'\n') {
+    for line in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
         event.extend_from_slice(b"data: ");
         event.extend_from_slice(line);
         event.push(b'\n');
@@ -67,11 +69,11 @@ pub(crate) fn event(data: &[u8]) -> Bytes {
 mod tests {
     use super::*;
 
-    /// Reads a stream that comes in pieces of this length.
-    fn read(stream: &[u8], piece: usize) -> (Vec<Bytes>, Bytes) {
+    /// Reads a stream that comes in chunks of this length.
+    fn read(stream: &[u8], chunk: usize) -> (Vec<Bytes>, Bytes) {
         let (mut events, mut found) = (Events::default(), Vec::new());
-        for piece in stream.chunks(piece) {
-            events.push(piece);
+        for chunk in stream.chunks(chunk) {
+            events.push(chunk);
             found.extend(std::iter::from_fn(|| events.next()));
         }
         (found, events.rest())
@@ -83,17 +85,17 @@ mod tests {
             let stream =
                 format!(": a{end}{end}id: 1{end}data: b{end}data:c{end}{end}data: d{end}{end}").replace("CR", "");
             let whole = read(stream.as_bytes(), usize::MAX).0;
-            for piece in 1..stream.len() {
-                let (found, rest) = read(stream.as_bytes(), piece);
+            for chunk in 1..stream.len() {
+                let (found, rest) = read(stream.as_bytes(), chunk);
                 // A CR at the end may be half of a line's end.
                 let is_open = end == "\r";
                 assert_eq!(
                     (found.len(), rest.is_empty()),
                     if is_open { (2, false) } else { (3, true) },
-                    "{end:?} {piece}"
+                    "{end:?} {chunk}"
                 );
                 assert_eq!([&found.concat()[..], &rest].concat(), stream.as_bytes(), "nothing is lost");
-                assert_eq!(found, whole, "{end:?} {piece}");
+                assert_eq!(found, whole, "{end:?} {chunk}");
             }
             assert_eq!([data(&whole[0]), data(&whole[1])], [None, Some(b"b\nc".to_vec())]);
         }

@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, Either, select};
+use futures_util::FutureExt as _;
+use futures_util::future::{self, BoxFuture, Either, select};
 use http::Response;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
@@ -27,24 +28,24 @@ where
     R: SendBody,
     E: Send + 'static,
 {
-    match select(answer, begun).await {
-        Either::Left((answer, _)) => answer,
-        // The run has answered otherwise, or there is none.
-        Either::Right((Err(_), answer)) => answer.await,
-        Either::Right((Ok(Begun { parts, events }), answer)) => {
-            let rest = async move {
-                let (parts, body) = answer.await.ok()?.into_parts();
-                if reply::has_type(&parts.headers, "text/event-stream") {
-                    return Some(body);
-                }
-                // The layer has refused, or has recorded another answer.
-                let data = body.collect().await.ok()?.to_bytes();
-                Some(Passage::Whole { data: reply::as_event(&parts.headers, &data), trailers: None }.into())
-            };
-            let body = Live { events, rest: Rest::Waits(Box::pin(rest)) };
-            Ok(Response::from_parts(parts, Passage::Live(Box::pin(body)).into()))
+    let (begun, answer) = match select(begun, answer).await {
+        Either::Left((begun, answer)) => (begun.ok(), answer),
+        // A stream may have begun, and ended, since it was looked at.
+        Either::Right((answer, mut begun)) => (begun.try_recv().ok(), future::ready(answer).boxed()),
+    };
+    // The run has answered otherwise, or there is none.
+    let Some(Begun { parts, events }) = begun else { return answer.await };
+    let rest = async move {
+        let (parts, body) = answer.await.ok()?.into_parts();
+        if reply::has_type(&parts.headers, "text/event-stream") {
+            return Some(body);
         }
-    }
+        // The layer has refused, or has recorded another answer.
+        let data = body.collect().await.ok()?.to_bytes();
+        Some(Passage::Whole { data: reply::as_event(&parts.headers, &data), trailers: None }.into())
+    };
+    let body = Live { events, rest: Rest::Waits(Box::pin(rest)) };
+    Ok(Response::from_parts(parts, Passage::Live(Box::pin(body)).into()))
 }
 
 /// The events before the result, and then the result.

@@ -9,7 +9,6 @@ use super::calls::Message;
 use super::events;
 use crate::server::bodies::body::WholeAnswer;
 use crate::server::header::lines;
-use crate::server::reject::rejection::Rejection;
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
@@ -35,37 +34,38 @@ impl Reply {
         let is_stream = has_type(answer.headers(), EVENTS);
         let of_stream = is_stream.then(|| events::data(answer.body())).flatten();
         let message = of_stream.as_deref().unwrap_or(answer.body());
-        let Some(message) = self.with_id(message) else { return (answer, trailers) };
-        if answer.extensions().get::<Rejection>().is_some() {
+        let Some((message, had_none)) = self.with_id(message) else { return (answer, trailers) };
+        if had_none && !answer.status().is_success() {
             *answer.status_mut() = StatusCode::OK;
         }
         let is_stream = self.takes_events && (is_stream || !self.takes_json);
         let (kind, body) = if is_stream { (EVENTS, events::event(&message)) } else { (JSON, message.into()) };
+        answer.headers_mut().remove(CONTENT_LENGTH);
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         *answer.body_mut() = body;
         (answer, trailers)
     }
 
-    /// Gives a handler's error the `id` of the call if it has none, as the proxy's own have. Its status is an error's, so
-    /// that clients took it for a failure of the transport.
+    /// Gives a handler's error the `id` of the call if it has none, as the proxy's own have. Its status is an error's,
+    /// so that clients took it for a failure of the transport.
     pub(crate) fn with_own_id(&self, parts: &mut response::Parts, data: Bytes) -> Bytes {
-        let is_without =
-            |message: Message<'_>| message.is_response() && message.id.is_some_and(|id| id.get() == "null");
-        if parts.status.is_success() || !serde_json::from_slice(&data).is_ok_and(is_without) {
-            return data;
+        match self.with_id(&data).filter(|_| !parts.status.is_success()) {
+            Some((message, true)) => {
+                parts.status = StatusCode::OK;
+                parts.headers.remove(CONTENT_LENGTH);
+                message.into()
+            }
+            _ => data,
         }
-        parts.status = StatusCode::OK;
-        parts.headers.remove(CONTENT_LENGTH);
-        self.with_id(&data).map_or(data, Bytes::from)
     }
 
-    /// Returns a response with the `id` of the call; `None` if it is no response.
-    fn with_id(&self, response: &[u8]) -> Option<Vec<u8>> {
+    /// Returns a response with the `id` of the call, and whether it had none; `None` if it is no response.
+    fn with_id(&self, response: &[u8]) -> Option<(Vec<u8>, bool)> {
         let text = std::str::from_utf8(response).ok()?;
         let id = serde_json::from_str::<Message<'_>>(text).ok().filter(Message::is_response)?.id?.get();
         // It is a part of the text, without a copy.
         let at = id.as_ptr() as usize - text.as_ptr() as usize;
-        Some([&text[..at], &self.id, &text[at + id.len()..]].concat().into_bytes())
+        Some(([&text[..at], &self.id, &text[at + id.len()..]].concat().into_bytes(), id == "null"))
     }
 }
 

@@ -70,8 +70,8 @@ pub(crate) struct Stream<'a, R> {
     pub(crate) parts: &'a Parts,
     pub(crate) shown: Parts,
     pub(crate) judge: Judge<'a>,
-    /// Makes the error with which the stream ends if it breaks off, for a call of JSON-RPC. Clients wait on after an end
-    /// without a response.
+    /// Makes the error with which the stream ends if it breaks off, for a call of JSON-RPC. Clients wait on after an
+    /// end without a response.
     pub(crate) broken: Option<BrokenEvent<'a>>,
     pub(crate) max_time: Duration,
     pub(crate) max_bytes: usize,
@@ -158,34 +158,31 @@ impl<R: Body> Read<R> {
             let mut data = match frame {
                 Some(Ok(frame)) => frame.into_data(),
                 Some(Err(error)) => return Ended::Broken(Some(error)),
-                None if is_rpc => return Ended::Broken(None),
                 None => {
-                    let rest = std::mem::take(&mut self.events).rest();
-                    if !rest.is_empty() {
-                        passed.pass(std::mem::replace(&mut self.held, rest));
-                    }
-                    let event = std::mem::take(&mut self.held);
-                    let data = events::data(&event).unwrap_or_default();
-                    return Ended::Result(event, data);
+                    // What has no blank line after it is no event to a client.
+                    let [held, rest] = [std::mem::take(&mut self.held), std::mem::take(&mut self.events).rest()];
+                    let data = events::data(if held.is_empty() { &rest } else { &held });
+                    return match data.filter(|data| !is_rpc || is_response(data)) {
+                        Some(data) if is_rpc => Ended::Result(events::event(&data), data),
+                        None if is_rpc => Ended::Broken(None),
+                        data => Ended::Result([held, rest].concat().into(), data.unwrap_or_default()),
+                    };
                 }
             };
             let Ok(data) = &mut data else { continue };
             let length = data.remaining();
             self.events.push(&data.copy_to_bytes(length));
             while let Some(event) = self.events.next() {
-                match events::data(&event).filter(|_| is_rpc) {
-                    Some(data)
-                        if serde_json::from_slice(&data).is_ok_and(|message: Message<'_>| message.is_response()) =>
-                    {
-                        return Ended::Result(events::event(&data), data);
-                    }
-                    _ if is_rpc => passed.pass(event),
-                    _ => {
+                match events::data(&event) {
+                    Some(data) if is_rpc && is_response(&data) => return Ended::Result(events::event(&data), data),
+                    Some(_) if !is_rpc => {
                         let before = std::mem::replace(&mut self.held, event);
                         if !before.is_empty() {
                             passed.pass(before);
                         }
                     }
+                    // Also a comment, which keeps the connection.
+                    _ => passed.pass(event),
                 }
             }
             match bytes_left.checked_sub(length) {
@@ -199,4 +196,8 @@ impl<R: Body> Read<R> {
     fn left(&mut self) -> Bytes {
         [&self.held[..], &std::mem::take(&mut self.events).rest()].concat().into()
     }
+}
+
+fn is_response(data: &[u8]) -> bool {
+    serde_json::from_slice(data).is_ok_and(|message: Message<'_>| message.is_response())
 }

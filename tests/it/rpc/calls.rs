@@ -20,7 +20,7 @@ async fn a_replay_has_the_id_of_the_call_that_gets_it_byte_by_byte() {
     let first = lab.send(pay("1")).await;
     assert_eq!((first.text(), first.is_replay()), (&*result("1", 1), false));
     // A number that is read and written again may be another one.
-    let numbers = ["2", "0", "-0", "1.0", "1e2", "12345678901234567890123", "0.1000000000000000055", "1E400"];
+    let numbers = ["2", "0", "-0", "1.0", "1e2", "12345678901234567890123", "0.1000000000000000055"];
     let others = ["\"1\"", "\"\"", "\"\u{e4}\"", "\"\\u00e4\\\"\"", "null"];
     for id in numbers.into_iter().chain(others) {
         let again = lab.send(pay(id)).await;

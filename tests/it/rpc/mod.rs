@@ -6,11 +6,21 @@ mod messages;
 mod streams;
 mod streams_cut;
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{HeaderName, Request};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 use testkit::Answer;
+use testkit::lab::{Lab, settle};
+use tokio::sync::mpsc;
+use tower::ServiceExt as _;
 use tower_idempotency::server::Profile;
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
@@ -112,4 +122,78 @@ fn only_event(answer: &Answer) -> Value {
     let events = events(answer.text());
     assert_eq!(events.len(), 1, "{}", answer.text());
     serde_json::from_str(&events[0]).unwrap()
+}
+
+/// By which a test says what comes on a stream. Dropped, the stream ends.
+struct Feed(mpsc::UnboundedSender<io::Result<Bytes>>);
+
+impl Feed {
+    fn new() -> (Self, Body) {
+        let (sender, mut said) = mpsc::unbounded_channel();
+        (Self(sender), Body::from_stream(futures_util::stream::poll_fn(move |cx| said.poll_recv(cx))))
+    }
+
+    fn say(&self, text: &str) {
+        self.0.send(Ok(Bytes::copy_from_slice(text.as_bytes()))).expect("the stream is read");
+    }
+
+    fn break_off(self) {
+        self.0.send(Err(io::Error::other("broken off"))).expect("the stream is read");
+    }
+}
+
+/// A service that answers first with this stream, and then with results.
+fn streaming<St: Store>(layer: IdempotencyLayer<St>, body: Body) -> Lab {
+    let first = Arc::new(Mutex::new(Some(body)));
+    Lab::new(layer, move |number| {
+        let first = first.lock().unwrap().take();
+        async move { first.map_or_else(|| json(result("1", number)).into_response(), stream) }
+    })
+}
+
+fn stream(body: Body) -> Response {
+    ([(CONTENT_TYPE, "text/event-stream"), (HeaderName::from_static("mcp-session-id"), "old")], body).into_response()
+}
+
+/// An event as servers write it.
+fn event(data: &str) -> String {
+    format!("event: message\ndata: {data}\n\n")
+}
+
+/// Progress that an MCP server tells.
+const PROGRESS: &str =
+    "event: message\nid: 7\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}\n\n";
+
+/// A client that reads a stream as it comes.
+struct Reader {
+    head: http::response::Parts,
+    body: Body,
+}
+
+impl Reader {
+    async fn open(lab: &Lab, request: Request<Body>) -> Self {
+        let (head, body) = lab.app.clone().oneshot(request).await.unwrap().into_parts();
+        Self { head, body }
+    }
+
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> Option<String> {
+        let data = self.body.frame().await?.unwrap().into_data().unwrap();
+        Some(String::from_utf8(data.to_vec()).unwrap())
+    }
+
+    /// Whether nothing comes, also after all that can go on has gone on.
+    async fn waits(&mut self) -> bool {
+        settle().await;
+        self.body.frame().now_or_never().is_none()
+    }
+
+    /// All that comes until the end.
+    async fn rest(mut self) -> String {
+        let mut rest = String::new();
+        while let Some(next) = self.next().await {
+            rest.push_str(&next);
+        }
+        rest
+    }
 }
