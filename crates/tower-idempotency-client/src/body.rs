@@ -15,8 +15,8 @@ pub trait RetryBody: Body + Sized {
     /// Returns a body that sends the same bytes from the beginning, or `None` if there can be none. It is called before
     /// each attempt, on a body of which nothing has been read.
     ///
-    /// The bytes may differ where the server does not compare them, such as the `id` of a JSON-RPC call, which is new for
-    /// each attempt. Then [`compared`](Self::compared) has to be the same each time.
+    /// The bytes may differ where the server does not compare them, such as the `id` of a JSON-RPC call, which is new
+    /// for each attempt. Then [`compared`](Self::compared) has to be the same each time.
     fn try_clone(&self) -> Option<Self>;
 
     /// Returns the body by which calls with the same key are compared; `None` if they are not. Default: a clone.
