@@ -95,3 +95,8 @@ pub fn protected(ledger: &SharedLedger, config: StreamableHttpServerConfig, stor
     let layer = IdempotencyLayer::new(store).profile(Profile::mcp()).require_key(true);
     unprotected(ledger, config).layer(layer)
 }
+
+// The examples of the guide's page are tested here, because the root does not know the SDK.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/agents.md")]
+mod guide {}
