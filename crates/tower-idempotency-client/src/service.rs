@@ -112,7 +112,7 @@ where
 
     fn describe(&self, uses: &Uses, key: &Key) -> Option<Use> {
         let Parts { method, uri, headers, .. } = &self.head;
-        Some(uses.describe(key, (method, uri, headers), self.body.as_ref().and_then(RetryBody::try_clone)))
+        Some(uses.describe(key, (method, uri, headers), self.body.as_ref().and_then(RetryBody::compared)))
     }
 
     fn can_repeat(&self) -> bool {
