@@ -10,16 +10,24 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use axum::Router;
-use http::{HeaderValue, Uri};
+use axum::body::Body;
+use axum::routing::post;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderValue, Request, Uri};
 use http_body_util::BodyExt as _;
 use testkit::bench::callgrind::{MANY, compared};
 use testkit::bench::exchange::{SMALL, bare, keyed, protected};
 use testkit::bench::load::key;
 use tower::ServiceExt as _;
-use tower_idempotency::{Fingerprint, MemoryStore, OnInterrupted, RecordId};
+use tower_idempotency::server::Profile;
+use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInterrupted, RecordId};
 
 const LARGE: usize = 16 << 10;
-const WAYS: [&str; 7] = ["bare", "no-key", "first", "replay", "replay-16-KiB", "reused-key", "fingerprint-16-KiB"];
+const WAYS: [&str; 10] = [
+    "bare", "no-key", "first", "replay", "replay-16-KiB", "reused-key", "fingerprint-16-KiB", "tool-call-bare",
+    "tool-call", "tool-call-replay",
+];
 
 fn main() -> ExitCode {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
@@ -34,6 +42,9 @@ fn go(way: &str, times: u64) {
             let fingerprint = Fingerprint::builder(&RecordId::from_bytes([7; 32])).field("method", b"POST");
             black_box(fingerprint.field("body", black_box(&body)).finish());
         });
+    }
+    if way.starts_with("tool-call") {
+        return call_tool(way, times);
     }
     let length = if way == "replay-16-KiB" { LARGE } else { SMALL };
     let app = match way {
@@ -54,6 +65,37 @@ fn go(way: &str, times: u64) {
                 "reused-key" => send(&app, Some(&keys[0]), "/charges?another", 422).await,
                 _ => send(&app, Some(&keys[0]), "/charges", 200).await,
             }
+        }
+    });
+}
+
+/// Calls a tool over MCP `times` times, each time with about 1 KB.
+fn call_tool(way: &str, times: u64) {
+    let result = r#"{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"paid"}]}}"#;
+    let answer = move || async move { ([(CONTENT_TYPE, "application/json")], result) };
+    let app = Router::new().route("/mcp", post(answer));
+    let app = match way {
+        "tool-call-bare" => app,
+        _ => app.route_layer(IdempotencyLayer::new(MemoryStore::new()).profile(Profile::mcp())),
+    };
+    let note = "n".repeat(900);
+    let calls: Vec<_> = (0..=MANY)
+        .map(|number| {
+            let key = if way == "tool-call-replay" { key(0) } else { key(number) };
+            let meta = format!(r#""_meta":{{"idempotencyKey":"{key}"}}"#);
+            let arguments = format!(r#""name":"pay","arguments":{{"amount":500,"note":"{note}"}}"#);
+            let call = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{{meta},{arguments}}}}}"#);
+            Bytes::from(call)
+        })
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for call in &calls[..=usize::try_from(times).unwrap()] {
+            let request = Request::post("/mcp").header(CONTENT_TYPE, "application/json");
+            let request = request.header(ACCEPT, "application/json, text/event-stream");
+            let response = app.clone().oneshot(request.body(Body::from(call.clone())).unwrap()).await.unwrap();
+            assert_eq!(response.status(), 200);
+            black_box(response.into_body().collect().await.unwrap());
         }
     });
 }

@@ -1,7 +1,7 @@
 //! The guide: how to use the layer, how to run it, and what to expect of it.
 //!
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`profiles`], [`stacks`], [`proxy`],
-//!   [`browsers`], [`consumers`]
+//!   [`agents`], [`browsers`], [`consumers`]
 //! - To call an API: [`calling`], and for its clients in any language [`clients`], [`meanings`], [`payments`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`],
 //!   [`comparison`]
@@ -56,7 +56,7 @@ pages! {
     options: "options.md",
 
     /// What clients of an API expect of its keys: those of the draft, of Stripe, of the Agentic Commerce Protocol, of
-    /// Apache Iceberg.
+    /// Apache Iceberg, of JSON-RPC, of MCP.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]
     profiles: "profiles.md",
 
@@ -65,6 +65,11 @@ pages! {
 
     /// `idem proxy`: the layer in front of a service in any language.
     proxy: "proxy.md",
+
+    /// Tools over MCP: a server that pays once, what an agent sends, and what it sees.
+    // Its examples are tested with the example server, because the root does not know its SDK.
+    #[cfg(not(doctest))]
+    agents: "agents.md",
 
     /// Keys that a browser sends by itself, and what a replayed `Set-Cookie` means.
     #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]

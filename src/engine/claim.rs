@@ -10,7 +10,7 @@ use super::met::Met;
 use super::policy::{OnInterrupted, Policy};
 use super::reconcile::ask_no_more;
 use crate::record::{
-    Applied, Cause, Claim, Fence, Hold, Operation, Owner, ReclaimReason, Record, Reply, State, Transition,
+    Cause, Claim, Fence, Hold, Operation, Owner, ReclaimReason, Record, Reply, State, Stepped, Transition,
 };
 use crate::slots::{Refusal, SharedPhase};
 use crate::store::{Store, StoreError};
@@ -66,7 +66,7 @@ impl<St: Store> Claimant<St> {
             let may_repeat = wish.may_repeat;
             let claimed = engine.store.apply(operation.id, Transition::Claim(wish)).await;
             // `refused` logs the fault and returns the requester's answer.
-            let Applied { reply, record } = claimed.map_err(|error| self.refused(&error))?;
+            let Stepped { reply, record } = claimed.map_err(|error| self.refused(&error))?;
             // The claim was refused because of a record that has expired since: it is sent again.
             let Some(record) = record else { continue };
             if reply == Reply::Taken {
@@ -121,7 +121,7 @@ impl<St: Store> Claimant<St> {
         let Self { engine, operation, .. } = self;
         let wish = wish(&engine.policy, operation.clone(), self.deadline);
         let reclaimed = engine.store.apply(operation.id, Transition::Reclaim(wish, fence, reason)).await;
-        let Applied { reply, record } = reclaimed.map_err(|error| self.refused(&error))?;
+        let Stepped { reply, record } = reclaimed.map_err(|error| self.refused(&error))?;
         Ok(record.map(|record| match reply {
             Reply::Taken => self.granted(&record, Rerun::Yes),
             // It was settled meanwhile.

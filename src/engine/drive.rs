@@ -24,7 +24,7 @@ use super::run::{Run, Work, Worked};
 use super::send_end::PendingEnd;
 use super::verdict::Verdict;
 use crate::key::RecordId;
-use crate::record::{Applied, Cause, Fence, Hold, Operation, Record, Reply};
+use crate::record::{Cause, Fence, Hold, Operation, Record, Reply, Stepped};
 use crate::slots::{End, Ended, Event, Phase, Refusal, once_a_minute};
 use crate::store::Store;
 use crate::timeouts::{STORE_TIMEOUT, within};
@@ -188,13 +188,13 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
             let hold = commitment.hold;
             let pending = match run.engine.record_end(&run.operation, hold, &end).await {
                 // Another process took the operation over, or it was settled.
-                Ok(Applied { reply: Reply::Refused, record })
+                Ok(Stepped { reply: Reply::Refused, record })
                     if matches!(end, End::Outcome(_) | End::Consumed { .. }) =>
                 {
                     return superseded(run, record, ran, requester);
                 }
                 // A release or an interruption may be refused: the record that is there counts, and the answer stays.
-                Ok(Applied { reply: Reply::Refused, .. }) => None,
+                Ok(Stepped { reply: Reply::Refused, .. }) => None,
                 Ok(_) => {
                     run.engine.telemetry().happened(Event::Recorded(sent));
                     None

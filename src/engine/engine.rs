@@ -1,4 +1,6 @@
-//! The engine: a store and the policy it is used with.
+//! The engine: a store and the policy it is used with. The steps of an exchange come back to it for what they share: a
+//! run is spawned here (`spawn`), a record is read as the policy shows it (`presented`), an end is passed to the store
+//! (`record`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use super::policy::{Policy, ReadStatus};
 use super::send_end::{self, PendingEnd};
 use crate::key::RecordId;
 use crate::laboratory;
-use crate::record::{Applied, Cause, Record, State, Transition};
+use crate::record::{Cause, Record, State, Stepped, Transition};
 use crate::slots::{Client, Counters, Event, Lines, Refusal, Telemetry, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::timeouts::STORE_TIMEOUT;
@@ -116,7 +118,7 @@ impl<St: Store> Engine<St> {
         &self,
         id: RecordId,
         transition: Transition,
-    ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
+    ) -> impl Future<Output = Result<Stepped, PendingEnd>> + Send {
         send_end::pass(&self.store, id, transition, self.retries_for())
     }
 

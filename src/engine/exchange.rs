@@ -1,5 +1,6 @@
-//! One request, up to its verdict: it joins a run, is answered from the record, or runs. Rule 2 of section 3 of
-//! `docs/design.md` says why it looks at the slot twice.
+//! One request, up to its verdict: it joins a run, is answered from the record, or runs; and then it gets the verdict
+//! here, from the run that it has spawned or joined. Rule 2 of section 3 of `docs/design.md` says why it looks at the
+//! slot twice.
 
 use std::sync::Arc;
 use std::time::Duration;

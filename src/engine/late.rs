@@ -17,7 +17,7 @@ use super::run::{Run, Work, Worked};
 use super::send_end::until_answered;
 use super::verdict::Verdict;
 use crate::key::RecordId;
-use crate::record::{Applied, Cause, Hold, Operation, Owner, Reply, State, Transition};
+use crate::record::{Cause, Hold, Operation, Owner, Reply, State, Stepped, Transition};
 use crate::slots::{End, Phase, Refusal, once_a_minute};
 use crate::store::Store;
 use crate::timeouts::STORE_TIMEOUT;
@@ -165,7 +165,7 @@ async fn record<St: Store>(
         None => return,
     };
     match engine.record_end(operation, hold, end).await {
-        Ok(Applied { reply: Reply::Refused, .. }) => outdone(engine, operation, &unsaved),
+        Ok(Stepped { reply: Reply::Refused, .. }) => outdone(engine, operation, &unsaved),
         recorded => unsaved.forget_once_recorded(recorded, engine.store.is_exclusive()).await,
     }
 }
@@ -174,7 +174,7 @@ async fn record<St: Store>(
 async fn claim<St: Store>(engine: &Engine<St>, operation: &Operation) -> Option<Claimed> {
     let claim = || Transition::Claim(wish(&engine.policy, operation.clone(), Instant::now() + STORE_TIMEOUT));
     loop {
-        let Applied { reply, record } =
+        let Stepped { reply, record } =
             until_answered(&*engine.store, operation.id, claim, Duration::ZERO, engine.retries_for()).await?;
         // If there is no record, the one that the claim met has expired meanwhile.
         if let Some(record) = record {

@@ -1,4 +1,5 @@
-//! What a request gets that has met a record: the policy and the record decide it.
+//! What a request gets that has met a record: the policy and the record decide it. A retry comes here from
+//! `exchange.rs`, which has read the record; a run comes here from `drive.rs`, if its claim has met one.
 
 use super::engine::Engine;
 use super::policy::{OnInterrupted, Policy};

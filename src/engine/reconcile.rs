@@ -21,7 +21,7 @@ use super::verdict::Verdict;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::observer::SettledBy;
-use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
+use crate::record::{Fence, Record, Reply, Resolution, Stepped, Transition};
 use crate::slots::{Attempt, End, Ended, Entered, Event, Phase, Refusal, Slot};
 use crate::store::{InterruptedRun, Store, StoreError};
 use crate::timeouts::STORE_TIMEOUT;
@@ -44,7 +44,7 @@ impl Question {
         let taken = timeout(STORE_TIMEOUT, taking).await;
         let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
         match taken.map_err(|error| End::Refused(engine.log_and_refuse(&run.id, &error)))? {
-            Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
+            Stepped { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
                 // Other processes ask if this asker is dropped before it has an answer.
                 let asking = guard(&engine.store, |store| {
                     if !store.is_exclusive() {

@@ -3,7 +3,7 @@
 use super::engine::Engine;
 use super::send_end::PendingEnd;
 use crate::key::RecordId;
-use crate::record::{Applied, Cause, ClaimPolicy, Completion, Hold, Lost, Operation, Reply, RunResult, Transition};
+use crate::record::{Cause, ClaimPolicy, Completion, Hold, Lost, Operation, Reply, RunResult, Stepped, Transition};
 use crate::slots::{End, Ended, Retrying, Slot};
 use crate::store::Store;
 
@@ -14,7 +14,7 @@ impl<St: Store> Engine<St> {
         operation: &Operation,
         hold: Hold,
         end: &End,
-    ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send + use<'_, St> {
+    ) -> impl Future<Output = Result<Stepped, PendingEnd>> + Send + use<'_, St> {
         self.record(operation.id, self.ending(operation, hold, end))
     }
 
@@ -71,7 +71,7 @@ impl UnsavedEnd {
     }
 
     /// Waits until the store knows how the run ended, and forgets the end.
-    pub(super) async fn forget_once_recorded(self, recorded: Result<Applied, PendingEnd>, is_exclusive: bool) {
+    pub(super) async fn forget_once_recorded(self, recorded: Result<Stepped, PendingEnd>, is_exclusive: bool) {
         let applied = match recorded {
             Ok(applied) => Some(applied),
             Err(pending) => pending.answer.await,
@@ -80,7 +80,7 @@ impl UnsavedEnd {
             // The store has no record that could be interrupted: only this process keeps the operation from running
             // again. A store that several processes share would have written a lost record anew. Without a record, such
             // a store refuses only if the key was freed since, or if the record would have expired.
-            Some(Applied { reply: Reply::Refused, record: None }) if is_exclusive => {}
+            Some(Stepped { reply: Reply::Refused, record: None }) if is_exclusive => {}
             // If this was refused, the store has another end, and that one counts.
             Some(_) => self.forget(),
             // The store can't answer any more. The end is kept until the retention is over.

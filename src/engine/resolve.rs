@@ -10,7 +10,7 @@ use super::send_end::PendingEnd;
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::observer::SettledBy;
-use crate::record::{Applied, Fence, Reply, Resolution, Transition};
+use crate::record::{Fence, Reply, Resolution, Stepped, Transition};
 use crate::slots::{Ended, Entered, Event, Phase, Refusal, Slot};
 use crate::store::{Store, StoreError};
 use crate::timeouts::STORE_TIMEOUT;
@@ -69,7 +69,7 @@ pub(super) async fn resolve_in<St: Store>(
     let refused = Ended::from(Refusal::Unavailable);
     let (settled, ended) = match recorded {
         // A request that met the slot meanwhile is answered from the record, or asked to retry.
-        Ok(Applied { reply, record }) => {
+        Ok(Stepped { reply, record }) => {
             // What the resolution itself has recorded is as new as a run's own outcome.
             let shown = |record| if reply == Reply::Taken { record } else { engine.presented(record) };
             (Ok(reply), record.map_or(refused, |record| shown(record).into()))

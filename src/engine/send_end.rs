@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::key::RecordId;
-use crate::record::{Applied, Transition};
+use crate::record::{Stepped, Transition};
 use crate::store::{Health, Store, StoreError};
 use crate::timeouts::{STORE_TIMEOUT, pauses, within};
 
@@ -30,7 +30,7 @@ pub(crate) struct PendingEnd {
     pub(crate) error: StoreError,
     /// Goes on, and resolves to the store's answer. `None` if this process can't learn it: the store was poisoned or
     /// closed, or the time is over. If this is dropped, the transition is not passed again.
-    pub(crate) answer: BoxFuture<'static, Option<Applied>>,
+    pub(crate) answer: BoxFuture<'static, Option<Stepped>>,
 }
 
 /// Passes a transition that ends a run, or settles an operation. Over a store that several processes share it waits for
@@ -41,7 +41,7 @@ pub(crate) fn pass<St: Store>(
     id: RecordId,
     transition: Transition,
     at_most: Duration,
-) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
+) -> impl Future<Output = Result<Stepped, PendingEnd>> + Send {
     async move {
         let began = Instant::now();
         let (error, under_way) = if store.is_exclusive() {
@@ -82,7 +82,7 @@ pub(crate) fn pass<St: Store>(
 /// Passes a transition a few times. A shared store needs this too: by itself it sends a write again only if the answer
 /// was lost, the row is locked or this process is crowded. If it can't read the row, or the database certainly has not
 /// done the write, it returns an error.
-async fn tries<St: Store>(store: &St, id: RecordId, transition: &Transition) -> Result<Applied, StoreError> {
+async fn tries<St: Store>(store: &St, id: RecordId, transition: &Transition) -> Result<Stepped, StoreError> {
     match store.apply(id, transition.clone()).await {
         Err(error) => Box::pin(try_again(store, id, transition, error)).await,
         applied => applied,
@@ -95,7 +95,7 @@ async fn try_again<St: Store>(
     id: RecordId,
     transition: &Transition,
     mut error: StoreError,
-) -> Result<Applied, StoreError> {
+) -> Result<Stepped, StoreError> {
     for pause in pauses(FIRST_PAUSE, MAX_PAUSE).build().take(TRIES - 1) {
         if !may_recover(store) {
             break;
@@ -122,7 +122,7 @@ pub(crate) async fn until_answered<St: Store>(
     transition: impl Fn() -> Transition,
     first: Duration,
     at_most: Duration,
-) -> Option<Applied> {
+) -> Option<Stepped> {
     let began = Instant::now();
     for pause in iter::once(first).chain(pauses(FIRST_BACKGROUND_PAUSE, MAX_PAUSE).build()) {
         if !may_recover(store) || began.elapsed().saturating_add(pause) >= at_most {

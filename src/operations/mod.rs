@@ -37,7 +37,7 @@
 // - `reader.rs`: reads. `filter.rs`: which operations are meant. `record.rs`: what is known of one.
 // - `operator.rs`: makes changes. `change.rs`: what they are, and what became of them. `audit.rs`: their event.
 // - `answer.rs`: an outcome as a layer or a consumer records it; `encoding.rs` turns it into bytes, and back.
-// - `written.rs`: a change in JSON. `handles.rs`: the methods of the layer and of `Once`.
+// - `written.rs`: a change in JSON, and a recorded answer. `handles.rs`: the methods of the layer and of `Once`.
 
 mod answer;
 mod audit;

@@ -1,4 +1,4 @@
-//! Changes operations.
+//! Changes operations, one or many, and asks the application about those that were interrupted.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Reads operations.
+//! The interface's handle [`Operations`]: how it is made over a store, and the methods that read: lists, one operation,
+//! its outcome. `operator.rs` has those that change.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A change in JSON, as the API of the operators' page and the file of `idem settle` have it: one format, by promise.
+//! A change in JSON, as the API of the operators' page and the file of `idem settle` have it, and a recorded answer in
+//! the same form, for reading: one format, by promise.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

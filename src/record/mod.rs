@@ -14,7 +14,7 @@
 //! A completed record becomes consumed by `ForgetAnswer` (same fence). A completed or consumed record becomes absent by
 //! `Forget`, or past its expiry. Until then its operation never runs again.
 //!
-//! `next` takes what a store holds and a [`Transition`]. It returns what the store has to write (`Change`) and what the
+//! `next` takes what a store holds and a [`Transition`]. It returns what the store has to write (`Edit`) and what the
 //! store has to answer ([`Reply`]). A store calls it inside its own atomic step, and makes no such decision itself.
 //! `next` neither reads nor returns a point in time: it says for how long a record lasts, and the store counts that
 //! from the present time of its own clock (`Draft::stamp`). Only the record of another store, which `Adopt` writes as
@@ -55,9 +55,9 @@ mod state;
 mod transition;
 
 pub use cause::{Cause, CauseError};
-pub use next::{Applied, Reply};
 #[doc(hidden)]
-pub use next::{Change, Current, Draft, Expiry, next};
+pub use next::{Current, Draft, Edit, Expiry, next};
+pub use next::{Reply, Stepped};
 pub use operation::Operation;
 pub use state::{ClaimPolicy, Described, Fence, Origin, Owner, Record, State};
 pub use transition::{Claim, Completion, Hold, Lost, ReclaimReason, Resolution, RunResult, Transition};

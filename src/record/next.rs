@@ -50,7 +50,7 @@ impl<'a, O> From<Option<&'a Record<O>>> for Current<'a, O> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(hidden)]
 #[allow(clippy::large_enum_variant, reason = "nearly each is a record, and a box would cost each request a block")]
-pub enum Change<O> {
+pub enum Edit<O> {
     /// The store writes nothing.
     Nothing,
     /// The store writes this record.
@@ -108,7 +108,7 @@ pub enum Reply {
 
 /// The result of a transition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied<O = Bytes> {
+pub struct Stepped<O = Bytes> {
     /// The answer: whether the transition was taken.
     pub reply: Reply,
     /// The record as it is now, or `None` if there is none. For a claim that leaves no trace, the record that it would
@@ -119,7 +119,7 @@ pub struct Applied<O = Bytes> {
 /// Decides which state follows `current` by `transition`: returns what the store has to write and what it has to
 /// answer.
 #[doc(hidden)]
-pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>, Reply) {
+pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Edit<O>, Reply) {
     match transition {
         Transition::Claim(claim) => match current {
             Current::Absent | Current::Released(_) => put(Draft::running(claim, 1)),
@@ -148,8 +148,8 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
         Transition::Complete(completion) => complete(current, completion),
         Transition::Release(fence) => match current {
             // The key is free already, for example because the release is sent again.
-            Current::Absent | Current::Released(_) => (Change::Nothing, Reply::Taken),
-            Current::Held(record) if record.run() == Some(fence) => (Change::Release, Reply::Taken),
+            Current::Absent | Current::Released(_) => (Edit::Nothing, Reply::Taken),
+            Current::Held(record) if record.run() == Some(fence) => (Edit::Release, Reply::Taken),
             // Another run has the operation, or it is done.
             Current::Held(_) => refused(),
         },
@@ -160,7 +160,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                     put(Draft::ended(record, Some(fence), interrupted_retention, state))
                 }
                 // The interruption is sent again.
-                State::Interrupted { .. } => (Change::Nothing, Reply::Taken),
+                State::Interrupted { .. } => (Edit::Nothing, Reply::Taken),
                 // The run is another process's: a record that is done names no run.
                 _ => refused(),
             },
@@ -181,7 +181,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 }
                 (State::Interrupted { .. }, Resolution::Release)
                 | (State::Completed { .. } | State::Consumed { .. }, Resolution::Forget) => {
-                    (Change::Release, Reply::Taken)
+                    (Edit::Release, Reply::Taken)
                 }
                 (State::Completed { .. }, Resolution::ForgetAnswer { status }) => {
                     // The fence stays: a late copy of the run's end must still find it taken. Refused, a shared store
@@ -203,7 +203,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
 }
 
 /// Decides what follows when a run ends with an outcome, or with one that cannot be stored.
-fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>, Reply) {
+fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Edit<O>, Reply) {
     let Completion { operation, hold, result, retention, began } = completion;
     let state = match result {
         RunResult::Outcome(outcome) => State::Completed { outcome },
@@ -222,9 +222,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
             put(Draft::ended(record, Some(record.fence), retention, state))
         }
         // The completion is sent again.
-        Current::Held(record) if record.run().is_none() && record.fence == hold.fence => {
-            (Change::Nothing, Reply::Taken)
-        }
+        Current::Held(record) if record.run().is_none() && record.fence == hold.fence => (Edit::Nothing, Reply::Taken),
         // The operation was taken over, settled or freed since, or is done. An absent record counts as lost above.
         Current::Held(_) | Current::Released(_) | Current::Absent => refused(),
     }
@@ -236,13 +234,13 @@ fn interrupted<'a, O>(current: Current<'a, O>, fence: Fence) -> Option<&'a Recor
 }
 
 /// Takes the transition: the store writes `draft`.
-fn put<O>(draft: Draft<O>) -> (Change<O>, Reply) {
-    (Change::Put(draft), Reply::Taken)
+fn put<O>(draft: Draft<O>) -> (Edit<O>, Reply) {
+    (Edit::Put(draft), Reply::Taken)
 }
 
 /// Refuses the transition: the store writes nothing.
-fn refused<O>() -> (Change<O>, Reply) {
-    (Change::Nothing, Reply::Refused)
+fn refused<O>() -> (Edit<O>, Reply) {
+    (Edit::Nothing, Reply::Refused)
 }
 
 impl<O> Draft<O> {

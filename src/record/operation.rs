@@ -1,3 +1,5 @@
+//! An operation: what names a request, and what its record has of it.
+
 use super::state::Origin;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;

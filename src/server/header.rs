@@ -129,15 +129,15 @@ pub fn read_key(headers: &HeaderMap, name: &HeaderName, strict: bool) -> Result<
 
 /// Returns the text of a structured-field String, or `None` if the value is none. Parameters are dropped.
 fn string(value: &[u8]) -> Option<String> {
-    let mut text = Text(None);
+    let mut text = StringItem(None);
     sfv::Parser::new(value).parse_item_with_visitor(&mut text).ok()?;
     text.0
 }
 
 /// Takes the text of an item that is a String.
-struct Text(Option<String>);
+struct StringItem(Option<String>);
 
-impl<'de> ItemVisitor<'de> for &mut Text {
+impl<'de> ItemVisitor<'de> for &mut StringItem {
     type Error = Infallible;
 
     fn bare_item(self, item: BareItemFromInput<'de>) -> Result<impl ParameterVisitor<'de>, Infallible> {

@@ -8,7 +8,8 @@ use tower_service::Service;
 
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::context::IdempotencyContext;
-use super::key_from::{BadKey, KeyFrom};
+use super::key_from::KeyFrom;
+use super::members::BadKey;
 use super::options::Options;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;

@@ -3,7 +3,6 @@
 //! A service must not read a key where this module has read none, for it would run twice. So a body that can't be read
 //! for sure is refused: one that another parser may read otherwise, or that is encoded.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,14 +11,14 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use percent_encoding::percent_decode;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::fingerprint::media_type::MediaType;
 use super::header::{KeyForm, lines};
+use super::members::{BadKey, Found, members};
 use super::pointer::{NotAPlace, Pointer};
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
-use crate::key::{Key, KeyError};
+use crate::key::Key;
 
 /// Where the body of a request has its key: the option [`key_from`](crate::IdempotencyLayer::key_from).
 ///
@@ -36,31 +35,6 @@ enum Place {
 }
 
 type Find = dyn Fn(&Parts, &Bytes) -> Result<Option<Key>, Rejection> + Send + Sync;
-
-/// The reason why the key of a body is not known. The client is at fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadKey {
-    #[error("it is not JSON in UTF-8")]
-    NotJson,
-    #[error("it is no message of JSON-RPC: send one JSON object, in which each member is once")]
-    NotRpc,
-    #[error("it is an array, such as a batch of JSON-RPC; send each element by itself")]
-    Batch,
-    #[error("its Content-Type is not application/x-www-form-urlencoded")]
-    NotAForm,
-    #[error("it has a semicolon, at which some servers divide the fields of a form; write it as %3B")]
-    Semicolon,
-    #[error("it has a Content-Encoding; send it without one")]
-    Encoded,
-    #[error("it has the place of the key twice, so it is not known which one counts; send it once")]
-    Repeated,
-    #[error("it has no text in the place of the key; send a JSON string")]
-    NotText,
-    #[error("it is no UUID of version 7 in its 36 characters (RFC 9562)")]
-    NotUuidV7,
-    #[error(transparent)]
-    Key(#[from] KeyError),
-}
 
 impl KeyFrom {
     /// The member of a JSON body to which a JSON pointer (RFC 6901) leads, such as `/params/_meta/key`. Its value has
@@ -113,11 +87,29 @@ impl KeyFrom {
 
     /// Finds the key of a request, which has to have this form.
     pub(super) fn find(&self, parts: &Parts, body: &Bytes, form: KeyForm) -> Result<Option<Key>, Rejection> {
+        let malformed = |error: BadKey| reasons::key_in_body_malformed(&error);
+        let is_empty = body.trim_ascii().is_empty();
+        let pointers = || self.0.iter().filter_map(Place::tokens);
+        let mut in_members = match pointers().next() {
+            Some(_) if is_empty => Vec::new(),
+            Some(_) if is_encoded(parts) => return Err(malformed(BadKey::Encoded)),
+            Some(_) => members(body, pointers().map(Some).collect()).map_err(malformed)?,
+            None => Vec::new(),
+        }
+        .into_iter();
         let mut only: Option<Key> = None;
         for place in self.0.iter() {
-            let found = place.find(parts, body)?;
+            let found = match place {
+                Place::Function(find) => Ok(find(parts, body)?),
+                _ if is_empty => Ok(None),
+                Place::Member(_) => key_of(in_members.next().unwrap_or(Ok(None))),
+                Place::Field(_) if is_encoded(parts) => Err(BadKey::Encoded),
+                Place::Field(_) if body.contains(&b';') => Err(BadKey::Semicolon),
+                Place::Field(name) if is_form(parts) => field(body, name),
+                Place::Field(_) => Err(BadKey::NotAForm),
+            };
             let found = found.and_then(|key| key.map(|key| form.of(key).ok_or(BadKey::NotUuidV7)).transpose());
-            let Some(key) = found.map_err(|error| reasons::key_in_body_malformed(&error))? else { continue };
+            let Some(key) = found.map_err(malformed)? else { continue };
             if only.get_or_insert_with(|| key.clone()) != &key {
                 return Err(reasons::keys_in_body_differ(self));
             }
@@ -127,16 +119,12 @@ impl KeyFrom {
 }
 
 impl Place {
-    fn find(&self, parts: &Parts, body: &Bytes) -> Result<Result<Option<Key>, BadKey>, Rejection> {
-        Ok(match self {
-            Self::Function(find) => Ok(find(parts, body)?),
-            _ if body.trim_ascii().is_empty() => Ok(None),
-            _ if is_encoded(parts) => Err(BadKey::Encoded),
-            Self::Member(pointer) => member(body, &pointer.tokens),
-            Self::Field(_) if body.contains(&b';') => Err(BadKey::Semicolon),
-            Self::Field(name) if is_form(parts) => field(body, name),
-            Self::Field(_) => Err(BadKey::NotAForm),
-        })
+    /// Returns the way to a member.
+    fn tokens(&self) -> Option<&[String]> {
+        match self {
+            Self::Member(pointer) => Some(&pointer.tokens),
+            Self::Field(_) | Self::Function(_) => None,
+        }
     }
 }
 
@@ -181,112 +169,9 @@ fn is_form(parts: &Parts) -> bool {
     types.next().flatten().is_some_and(|only| only.is_url_encoded()) && types.next().is_none()
 }
 
-/// Finds the key in the member of a JSON body to which these tokens lead.
-fn member(body: &[u8], tokens: &[String]) -> Result<Option<Key>, BadKey> {
-    // Where a value is passed over, `serde_json` does not look whether it is UTF-8.
-    let text = std::str::from_utf8(body).map_err(|_| BadKey::NotJson)?;
-    let mut json = serde_json::Deserializer::from_str(text);
-    let found = At { tokens, is_whole: true }.deserialize(&mut json);
-    let found = found.and_then(|found| json.end().map(|()| found)).map_err(|_| BadKey::NotJson)?;
+/// Makes a key of what was found.
+fn key_of(found: Found) -> Result<Option<Key>, BadKey> {
     found?.map(|text| Ok(Key::new(&text)?)).transpose()
-}
-
-/// What a body has in a place: a text, nothing, or what makes the key unknown.
-type Found = Result<Option<String>, BadKey>;
-
-/// Reads a whole value, and returns what it has where the tokens lead.
-#[derive(Clone, Copy)]
-struct At<'a> {
-    tokens: &'a [String],
-    /// `true` for the body itself: a list there is a batch of requests, of which each may have a key.
-    is_whole: bool,
-}
-
-impl<'a> At<'a> {
-    /// What a value that has no parts has in this place.
-    fn of_scalar<E>(self) -> Result<Found, E> {
-        Ok(if self.tokens.is_empty() { Err(BadKey::NotText) } else { Ok(None) })
-    }
-
-    /// The name of the part in which the place is, and the place there.
-    fn inside(self) -> Option<(&'a String, Self)> {
-        let (name, tokens) = self.tokens.split_first()?;
-        Some((name, Self { tokens, is_whole: false }))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for At<'_> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for At<'_> {
-    type Value = Found;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
-        self.of_scalar()
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
-        self.of_scalar()
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Found, E> {
-        self.of_scalar()
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
-        self.of_scalar()
-    }
-
-    fn visit_unit<E>(self) -> Result<Found, E> {
-        Ok(Ok(None))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
-        Ok(Ok(self.tokens.is_empty().then(|| text.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Found, A::Error> {
-        let index = self.inside().and_then(|(token, at)| Some((Pointer::index(token)?, at)));
-        let mut found = match index {
-            Some(_) => Ok(None),
-            None if self.is_whole => Err(BadKey::Batch),
-            None if self.tokens.is_empty() => Err(BadKey::NotText),
-            None => Ok(None),
-        };
-        for number in 0_usize.. {
-            let element = match index {
-                Some((index, at)) if index == number => elements.next_element_seed(at)?.map(|there| found = there),
-                _ => elements.next_element::<IgnoredAny>()?.map(drop),
-            };
-            if element.is_none() {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Found, A::Error> {
-        let (inside, mut found) = (self.inside(), None);
-        while let Some(name) = members.next_key::<Cow<'_, str>>()? {
-            match inside {
-                Some((token, at)) if *token == *name => {
-                    let there = members.next_value_seed(at)?;
-                    found = Some(if found.is_none() { there } else { Err(BadKey::Repeated) });
-                }
-                _ => drop(members.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(found.unwrap_or_else(|| if inside.is_some() { Ok(None) } else { Err(BadKey::NotText) }))
-    }
 }
 
 /// Finds the key in the field of a form.
@@ -310,10 +195,12 @@ fn field(body: &[u8], name: &str) -> Result<Option<Key>, BadKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::KeyError;
 
     fn in_json(pointer: &str, body: &str) -> Result<Option<String>, BadKey> {
-        let found = member(body.as_bytes(), &Pointer::new(pointer).unwrap().tokens)?;
-        Ok(found.map(|key| key.as_str().to_owned()))
+        let pointer = Pointer::new(pointer).unwrap();
+        let found = members(body.as_bytes(), vec![Some(&pointer.tokens)])?.remove(0);
+        Ok(key_of(found)?.map(|key| key.as_str().to_owned()))
     }
 
     fn in_form(body: &str) -> Result<Option<String>, BadKey> {
@@ -363,9 +250,10 @@ mod tests {
         for body in not_json {
             assert_eq!(in_json("/key", body), Err(BadKey::NotJson), "{body}");
         }
-        assert_eq!(member(b"{\"a\":\"\xff\",\"key\":\"k\"}", &["key".to_owned()]), Err(BadKey::NotJson));
+        let of = |body: &[u8]| members(body, vec![Some(&["key".to_owned()][..])]).err();
+        assert_eq!(of(b"{\"a\":\"\xff\",\"key\":\"k\"}"), Some(BadKey::NotJson));
         let utf_16: Vec<u8> = r#"{"key":"k"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert_eq!(member(&utf_16, &["key".to_owned()]), Err(BadKey::NotJson));
+        assert_eq!(of(&utf_16), Some(BadKey::NotJson));
         for body in [r#"[{"key":"k"}]"#, r#"[{"key":"a"},{"key":"b"}]"#, "[]"] {
             assert_eq!(in_json("/key", body), Err(BadKey::Batch), "{body}");
         }

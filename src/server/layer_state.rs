@@ -1,5 +1,6 @@
-//! The state that all services of a layer share, and the answers that the layer gives by itself: rejections and
-//! replays.
+//! The state that all services of a layer share. On a handler's own answer it says what that means (`judge`) and what
+//! its head says of the effect (`say_effect`); the answers that the layer gives by itself, rejections and replays, are
+//! made, counted and logged here.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};

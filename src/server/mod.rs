@@ -20,6 +20,7 @@ mod in_body;
 mod key_from;
 mod layer_state;
 mod look;
+mod members;
 pub(crate) mod not_applied;
 mod on_replay;
 mod options;

@@ -1,4 +1,5 @@
-//! The options of the layer, and their defaults.
+//! The options of the layer, and their defaults, with the questions that each step asks of them: whether a method is
+//! covered, which scope a key has, which id both make, what an answer is named.
 
 use std::fmt;
 use std::ops::Deref;

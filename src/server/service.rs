@@ -1,4 +1,5 @@
-//! The service: passes a request on, rejects it, or begins an exchange.
+//! The service: passes a request on, rejects it, or begins an exchange. It asks `gate/way.rs` twice: a first look at
+//! the head, which most requests pass, and then for the way of the others.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,4 +1,5 @@
-//! The slots of an opened store.
+//! The slots of an opened store: a request looks here before it does anything (`look`), and a run's slot is freed here
+//! at its end (`leave`). `slot.rs` takes one.
 //!
 //! `point` is empty, except in the laboratory of interleavings, which lets another thread come between there.
 
@@ -97,16 +98,12 @@ impl Slots {
         self.telemetry.counters.read(self.live())
     }
 
-    /// Frees the slot: the next request with this id may run.
-    pub(super) fn vacate(&self, id: RecordId) {
+    /// Frees a slot that [`take`](Self::take) in `slot.rs` has given, so that the next request with this id may run;
+    /// and then the room that the run took. A slot calls it when it is dropped.
+    pub(super) fn leave(&self, id: RecordId, client: Option<Client>) {
         point();
         self.places.remove(&id);
         point();
-    }
-
-    /// Frees the slot of a run, and then the room that the run took.
-    pub(super) fn leave(&self, id: RecordId, client: Option<Client>) {
-        self.vacate(id);
         self.clients.dismiss(client);
         self.decrement_live();
     }

@@ -1,4 +1,5 @@
-//! One slot: a run takes it, shows its duplicates through it which phase it is in, and frees it.
+//! One slot: a run takes it, shows its duplicates through it which phase it is in, and frees it. So a story of a run
+//! comes here twice; an operator's step takes one, too.
 //!
 //! `point` is empty, except in the laboratory of interleavings, which lets another thread come between there.
 

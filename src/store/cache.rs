@@ -36,23 +36,23 @@ struct ByBytes;
 
 /// What is known of an id.
 #[derive(Debug, Clone)]
-enum Entry {
+enum Cached {
     /// A record, and whether a transaction of the application wrote it with its effects.
     Known(Arc<Record>, bool),
     /// The tombstone of the record with this fence.
     Forgotten(Fence),
 }
 
-impl Weighter<RecordId, Entry> for ByBytes {
-    fn weight(&self, _: &RecordId, entry: &Entry) -> u64 {
-        let Entry::Known(record, _) = entry else { return TOMBSTONE_BYTES };
+impl Weighter<RecordId, Cached> for ByBytes {
+    fn weight(&self, _: &RecordId, entry: &Cached) -> u64 {
+        let Cached::Known(record, _) = entry else { return TOMBSTONE_BYTES };
         // A shared store also puts in consumed records, which have no outcome. No store puts in the other two states.
         let outcome = record.state.outcome().map_or(0, Bytes::len);
         ENTRY_BYTES + outcome as u64 + record.origin.bytes() as u64
     }
 }
 
-impl Entry {
+impl Cached {
     fn fence(&self) -> Fence {
         match self {
             Self::Known(record, _) => record.fence,
@@ -63,7 +63,7 @@ impl Entry {
 
 /// A cache that is bounded by bytes.
 #[derive(Debug)]
-pub struct Cache(Sharded<RecordId, Entry, ByBytes>);
+pub struct Cache(Sharded<RecordId, Cached, ByBytes>);
 
 impl Cache {
     /// Creates a cache for this many bytes.
@@ -86,20 +86,20 @@ impl Cache {
 
     /// Returns a record that was put in. It may be past its expiry, so the caller checks that.
     pub fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
-        if let Entry::Known(record, _) = self.0.get(id)? { Some(record) } else { None }
+        if let Cached::Known(record, _) = self.0.get(id)? { Some(record) } else { None }
     }
 
     /// Returns all records that are there, each with whether a transaction of the application wrote it.
     pub fn all(&self) -> Vec<(RecordId, Arc<Record>, bool)> {
         let known = |(id, entry)| {
-            if let Entry::Known(record, of_transaction) = entry { Some((id, record, of_transaction)) } else { None }
+            if let Cached::Known(record, of_transaction) = entry { Some((id, record, of_transaction)) } else { None }
         };
         self.0.iter().filter_map(known).collect()
     }
 
     /// Puts in a record. An older entry of the same id is replaced.
     pub fn put(&self, id: RecordId, record: Record) {
-        self.0.insert(id, Entry::Known(Arc::new(record), false));
+        self.0.insert(id, Cached::Known(Arc::new(record), false));
     }
 
     /// Puts in a record, which a transaction of the application wrote with its effects if `is_of_transaction`. Does
@@ -107,9 +107,9 @@ impl Cache {
     /// answer was forgotten takes its place, and the record never comes back.
     pub fn put_unless_forgotten(&self, id: RecordId, record: Record, mut is_of_transaction: bool) {
         let fence = record.fence;
-        let replace = |_: &RecordId, entry: &mut Entry| {
+        let replace = |_: &RecordId, entry: &mut Cached| {
             let is_replaced = match entry {
-                Entry::Known(known, was_of_transaction) if known.fence == fence => {
+                Cached::Known(known, was_of_transaction) if known.fence == fence => {
                     is_of_transaction |= *was_of_transaction;
                     known.state.outcome().is_some() && record.state.outcome().is_none()
                 }
@@ -119,36 +119,36 @@ impl Cache {
         };
         if let EntryResult::Vacant(place) | EntryResult::Replaced(place, _) = self.0.entry(&id, None, replace) {
             // The place is kept, so this does not fail.
-            let _ = place.insert(Entry::Known(Arc::new(record), is_of_transaction));
+            let _ = place.insert(Cached::Known(Arc::new(record), is_of_transaction));
         }
     }
 
     /// Puts the tombstone of the record with this fence in its place. Another record stays.
     pub fn forget(&self, id: RecordId, fence: Fence) {
-        let replace = |_: &RecordId, entry: &mut Entry| {
+        let replace = |_: &RecordId, entry: &mut Cached| {
             let is_replaced = match entry {
-                Entry::Known(record, _) => record.fence == fence,
-                Entry::Forgotten(forgotten) => *forgotten < fence,
+                Cached::Known(record, _) => record.fence == fence,
+                Cached::Forgotten(forgotten) => *forgotten < fence,
             };
             if is_replaced {
-                *entry = Entry::Forgotten(fence);
+                *entry = Cached::Forgotten(fence);
             }
             EntryAction::Retain(())
         };
         if let EntryResult::Vacant(place) = self.0.entry(&id, None, replace) {
             // The place is kept, so this does not fail.
-            let _ = place.insert(Entry::Forgotten(fence));
+            let _ = place.insert(Cached::Forgotten(fence));
         }
     }
 
     /// Returns whether the tombstone of the record with this fence is there.
     pub fn is_forgotten(&self, id: &RecordId, fence: Fence) -> bool {
-        self.0.get(id).is_some_and(|entry| matches!(entry, Entry::Forgotten(forgotten) if forgotten == fence))
+        self.0.get(id).is_some_and(|entry| matches!(entry, Cached::Forgotten(forgotten) if forgotten == fence))
     }
 
     /// Removes the record with this fence. Another record or a tombstone stays.
     pub fn remove_record(&self, id: &RecordId, fence: Fence) {
-        self.0.remove_if(id, |entry| matches!(entry, Entry::Known(record, _) if record.fence == fence));
+        self.0.remove_if(id, |entry| matches!(entry, Cached::Known(record, _) if record.fence == fence));
     }
 
     /// Takes a record out.
@@ -165,7 +165,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
     use crate::record::{
-        Change, Completion, Current, Fence, Hold, Operation, Origin, RunResult, State, Transition, next,
+        Completion, Current, Edit, Fence, Hold, Operation, Origin, RunResult, State, Transition, next,
     };
 
     fn id(number: u64) -> RecordId {
@@ -178,7 +178,7 @@ mod tests {
         let (result, retention) = (RunResult::Outcome(Bytes::from(vec![0; 300])), Duration::from_secs(1));
         let completion = Completion { operation, hold, result, retention, began: None };
         match next(Current::Absent, Transition::Complete(completion)).0 {
-            Change::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0), Timestamp::from_millis(0)),
+            Edit::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0), Timestamp::from_millis(0)),
             change => panic!("{change:?}"),
         }
     }

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::fingerprint::OperationDigest;
 use crate::key::RecordId;
 use crate::observer::{AlreadyObserved, Observer};
-use crate::record::{Applied, Cause, ClaimPolicy, Fence, Origin, Record, State, Transition};
+use crate::record::{Cause, ClaimPolicy, Fence, Origin, Record, State, Stepped, Transition};
 use crate::slots::Slots;
 
 /// Restricts [`Records`] to the stores of this repository, and `Completable` to its contexts. Put your own database
@@ -115,7 +115,7 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
 
     /// Applies a transition to the record of `id`, or refuses it. Operators settle operations through
     /// [`Operations`](crate::operations::Operations), which holds the slot meanwhile.
-    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send;
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Stepped, StoreError>> + Send;
 
     /// Returns at most `limit` (at least 1) records of `list`, from `after` on, which is the `next` of the page before:
     /// a place in a list of the same order. Of [`List::All`] it looks at `limit` records, of which some may be past
@@ -156,7 +156,7 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// # Errors
     /// As [`apply`](Self::apply); some of the records may be written then. No limit refuses one but the free space of
     /// the disk. A database may have no way to write such a row.
-    fn adopt(&self, records: Vec<(RecordId, Record)>) -> impl Future<Output = Result<Vec<Applied>, StoreError>> + Send {
+    fn adopt(&self, records: Vec<(RecordId, Record)>) -> impl Future<Output = Result<Vec<Stepped>, StoreError>> + Send {
         try_join_all(records.into_iter().map(|(id, record)| self.apply(id, Transition::Adopt(Box::new(record)))))
     }
 

@@ -1,4 +1,4 @@
-//! A store chosen at run time.
+//! A store chosen at run time. Each call of an operator's command comes through here on its way to the store.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -13,7 +13,7 @@ use super::listed::ListedRecord;
 use super::page::{Cursor, List, Page};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Applied, Fence, Record, Transition};
+use crate::record::{Fence, Record, Stepped, Transition};
 use crate::slots::Slots;
 
 /// The future that an object-safe method returns in place of an `impl Future`.
@@ -76,12 +76,12 @@ methods! {
     }
     {
         load(id: RecordId) -> Option<Record>;
-        apply(id: RecordId, transition: Transition) -> Applied;
+        apply(id: RecordId, transition: Transition) -> Stepped;
         list(list: List, after: Option<Cursor>, limit: usize) -> Page;
         inspect(id: RecordId) -> Option<ListedRecord>;
         disputed_outcome(id: RecordId, fence: Fence) -> Option<Bytes>;
         sweep(limit: usize) -> usize;
-        adopt(records: Vec<(RecordId, Record)>) -> Vec<Applied>;
+        adopt(records: Vec<(RecordId, Record)>) -> Vec<Stepped>;
     }
     Store {
         name() -> &'static str;

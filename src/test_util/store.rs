@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::call::StoreCall;
 use crate::clock::{Clock, Timestamp};
 use crate::key::RecordId;
-use crate::record::{Applied, Record, Transition};
+use crate::record::{Record, Stepped, Transition};
 use crate::slots::Slots;
 use crate::store::StoreError;
 use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
@@ -36,7 +36,7 @@ struct Process {
     // The faults that were ordered and did not happen yet, in their order.
     faults: Mutex<HashMap<StoreCall, VecDeque<Fault>>>,
     // The answers of ends that were lost. As over a database, an end that is passed again gets the answer of the first.
-    lost: Mutex<HashMap<RecordId, (Transition, Applied)>>,
+    lost: Mutex<HashMap<RecordId, (Transition, Stepped)>>,
     // A gate's semaphore is closed when its calls, or their answers, may go on, in the order in which they came.
     stalls: Gates,
     held_answers: Gates,
@@ -185,7 +185,7 @@ impl TestStore {
     }
 
     /// Applies a transition. An end whose answer was lost gets that answer when it is passed again.
-    fn take(&self, id: RecordId, transition: Transition, is_lost: bool) -> Result<Applied, StoreError> {
+    fn take(&self, id: RecordId, transition: Transition, is_lost: bool) -> Result<Stepped, StoreError> {
         // A claim and a question are asked anew.
         if matches!(transition, Transition::Claim(_) | Transition::Reclaim(..) | Transition::Inquire { .. }) {
             return now(self.memory.apply(id, transition));
@@ -241,7 +241,7 @@ impl Records for TestStore {
         self.call(StoreCall::Load, move |store, _| now(store.memory.load(id)))
     }
 
-    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Stepped, StoreError>> + Send {
         let kind = StoreCall::of(&transition);
         // A claim that is held up is refused when its requester no longer waits. A claim that is not held up is done at
         // once.

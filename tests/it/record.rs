@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Cause, Change, Claim, ClaimPolicy, Completion, Current, Described, Fence, Hold, Lost, Operation, Origin, Owner,
+    Cause, Claim, ClaimPolicy, Completion, Current, Described, Edit, Fence, Hold, Lost, Operation, Origin, Owner,
     ReclaimReason, Record, Reply, Resolution, RunResult, State, Transition, next,
 };
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -25,9 +25,9 @@ fn claim() -> Claim {
 fn step(current: &Held, fence: u64, transition: Transition<&'static str>) -> (Held, Reply) {
     let (change, reply) = next(Current::from(current.as_ref()), transition);
     let after = match change {
-        Change::Nothing => current.clone(),
-        Change::Put(draft) => Some(draft.stamp(current.as_ref(), Fence(fence), NOW, NOW)),
-        Change::Release => None,
+        Edit::Nothing => current.clone(),
+        Edit::Put(draft) => Some(draft.stamp(current.as_ref(), Fence(fence), NOW, NOW)),
+        Edit::Release => None,
     };
     (after, reply)
 }
@@ -155,10 +155,10 @@ fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot
     assert_eq!((done.fence, done.state), (Fence(7), State::Completed { outcome: "done" }));
     assert_eq!(done.origin, origin());
     for forgotten in [7, 8] {
-        assert_eq!(next(Current::Released(Fence(forgotten)), complete(7)), (Change::Nothing, Reply::Refused));
+        assert_eq!(next(Current::Released(Fence(forgotten)), complete(7)), (Edit::Nothing, Reply::Refused));
     }
     // The tombstone is older than the claim, so the claim was lost.
-    assert!(matches!(next(Current::Released(Fence(6)), complete(7)), (Change::Put(_), Reply::Taken)));
+    assert!(matches!(next(Current::Released(Fence(6)), complete(7)), (Edit::Put(_), Reply::Taken)));
     refused(&running(), complete(7));
 }
 
@@ -194,8 +194,8 @@ fn a_run_whose_claim_was_lost_is_interrupted_but_not_over_what_somebody_forgot_o
     assert_eq!(cut.origin, origin());
     assert_eq!(cut.state, State::Interrupted { policy, run: Fence(7), cause: Cause::Answered(502) });
     assert_eq!(taken(&Some(cut.clone()), 0, interrupt()), Some(cut), "it is sent again");
-    assert!(matches!(next::<()>(Current::Released(Fence(6)), interrupt().map(|_| ())), (Change::Put(_), Reply::Taken)));
-    assert_eq!(next::<()>(Current::Released(Fence(7)), interrupt().map(|_| ())), (Change::Nothing, Reply::Refused));
+    assert!(matches!(next::<()>(Current::Released(Fence(6)), interrupt().map(|_| ())), (Edit::Put(_), Reply::Taken)));
+    assert_eq!(next::<()>(Current::Released(Fence(7)), interrupt().map(|_| ())), (Edit::Nothing, Reply::Refused));
     // With a clock that is ahead, it may be the run of a process that lives.
     for other in [running(), interrupted(), taken(&running(), 0, complete(1))] {
         refused(&other, interrupt());
@@ -319,7 +319,7 @@ fn a_record_keeps_the_policy_of_its_latest_claim() {
 fn the_answer_of_a_completed_operation_is_forgotten_and_the_fact_is_not() {
     let done = taken(&running(), 0, complete(1));
     let (change, reply) = next(Current::from(done.as_ref()), forget_answer(1));
-    let (Change::Put(draft), Reply::Taken) = (change, reply) else { panic!("it is to be forgotten") };
+    let (Edit::Put(draft), Reply::Taken) = (change, reply) else { panic!("it is to be forgotten") };
     let later = NOW.plus(DAY / 2);
     let forgotten = Some(draft.stamp(done.as_ref(), Fence(9), later, later));
     let fact = done.clone().map(|done| Record { state: State::Consumed { status: 201 }, ..done });

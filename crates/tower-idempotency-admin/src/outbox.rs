@@ -45,31 +45,31 @@ impl Named {
 
 /// An outbox over any database.
 trait Calls: Send + Sync {
-    fn open(&self) -> Answered<'_, Vec<OpenCalls>>;
+    fn open(&self) -> OutboxAnswer<'_, Vec<OpenCalls>>;
 
-    fn list(&self, state: State, after: Option<u64>, limit: u16) -> Answered<'_, Vec<Entry>>;
+    fn list(&self, state: State, after: Option<u64>, limit: u16) -> OutboxAnswer<'_, Vec<Entry>>;
 
-    fn at(&self, position: u64) -> Answered<'_, Option<Entry>>;
+    fn at(&self, position: u64) -> OutboxAnswer<'_, Option<Entry>>;
 
-    fn change<'a>(&'a self, actor: &str, entry: &'a Entry, action: Action) -> Answered<'a, bool>;
+    fn change<'a>(&'a self, actor: &str, entry: &'a Entry, action: Action) -> OutboxAnswer<'a, bool>;
 }
 
-type Answered<'a, T> = BoxFuture<'a, Result<T, OutboxError>>;
+type OutboxAnswer<'a, T> = BoxFuture<'a, Result<T, OutboxError>>;
 
 impl<O: Outbox> Calls for O {
-    fn open(&self) -> Answered<'_, Vec<OpenCalls>> {
+    fn open(&self) -> OutboxAnswer<'_, Vec<OpenCalls>> {
         Box::pin(self.open_calls())
     }
 
-    fn list(&self, state: State, after: Option<u64>, limit: u16) -> Answered<'_, Vec<Entry>> {
+    fn list(&self, state: State, after: Option<u64>, limit: u16) -> OutboxAnswer<'_, Vec<Entry>> {
         Box::pin(Outbox::list(self, state, after, limit))
     }
 
-    fn at(&self, position: u64) -> Answered<'_, Option<Entry>> {
+    fn at(&self, position: u64) -> OutboxAnswer<'_, Option<Entry>> {
         Box::pin(Outbox::at(self, position))
     }
 
-    fn change<'a>(&'a self, actor: &str, entry: &'a Entry, action: Action) -> Answered<'a, bool> {
+    fn change<'a>(&'a self, actor: &str, entry: &'a Entry, action: Action) -> OutboxAnswer<'a, bool> {
         let operator = self.by(actor);
         Box::pin(async move { operator.apply(entry, action).await })
     }

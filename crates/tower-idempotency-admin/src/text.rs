@@ -38,7 +38,10 @@ fn without(text: &str, is_hidden: fn(char) -> bool) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Returns whether a character is a control (C0, C1, and those of bidirectional text), or is not seen.
+/// Returns whether a character is a control (C0, C1, and those of bidirectional text), or is not seen: those that
+/// Unicode calls `Default_Ignorable_Code_Point` (UAX #44) and that a text may have, the separators of lines and
+/// paragraphs, and the marks of annotations. The variation selectors (U+FE00 to U+FE0F) stay as they are: they
+/// choose how the character before them looks, as in many emoji.
 fn is_deceptive(char: char) -> bool {
     char.is_control()
         || matches!(char,

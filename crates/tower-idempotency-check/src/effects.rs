@@ -1,4 +1,5 @@
 //! Counts what requests have done: the new items of a list, the growth of a number, or what the answers let infer.
+//! `effects` of `probe.rs` chooses between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,3 +1,5 @@
+//! The bodies of requests, which an attempt may have to send again, and of answers.
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,7 +16,15 @@ use http_body_util::{Either, Empty, Full};
 pub trait RetryBody: Body + Sized {
     /// Returns a body that sends the same bytes from the beginning, or `None` if there can be none. It is called before
     /// each attempt, on a body of which nothing has been read.
+    ///
+    /// The bytes may differ where the server does not compare them, such as the `id` of a JSON-RPC call, which is new
+    /// for each attempt. Then [`compared`](Self::compared) has to be the same each time.
     fn try_clone(&self) -> Option<Self>;
+
+    /// Returns the body by which calls with the same key are compared; `None` if they are not. Default: a clone.
+    fn compared(&self) -> Option<Self> {
+        self.try_clone()
+    }
 }
 
 impl<D: Buf + Clone> RetryBody for Full<D> {
@@ -40,6 +50,13 @@ where
         match self {
             Self::Left(body) => body.try_clone().map(Self::Left),
             Self::Right(body) => body.try_clone().map(Self::Right),
+        }
+    }
+
+    fn compared(&self) -> Option<Self> {
+        match self {
+            Self::Left(body) => body.compared().map(Self::Left),
+            Self::Right(body) => body.compared().map(Self::Right),
         }
     }
 }

@@ -1,3 +1,5 @@
+//! How an answer came about, for the extensions of a response.
+
 use http::Response;
 use tower_idempotency_meaning::Says;
 

@@ -1,3 +1,5 @@
+//! Why a call has no answer, and what is known of its operation.
+
 use std::fmt;
 
 use bytes::Bytes;

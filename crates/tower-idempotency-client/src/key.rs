@@ -1,3 +1,5 @@
+//! The key of a call.
+
 use std::fmt;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! The layer, and the methods that set its options.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,16 +117,16 @@ impl KeyedRetryLayer {
     /// Sets up to which size an answer is read within its attempt, in bytes. The default is 1 MiB.
     ///
     /// An answer that breaks off while it is read is asked for again, with the same key. What is longer is passed on as
-    /// it comes, and so is an event stream. Rejections in JSON, gRPC's answers, and with a [`judge`](Self::judge) all others,
-    /// are read up to 64 KiB in any case. Where answers come slowly, such as
+    /// it comes, and so is an event stream. Rejections in JSON, gRPC's answers, and with a [`judge`](Self::judge) all
+    /// others, are read up to 64 KiB in any case. Where answers come slowly, such as
     /// lines of JSON over minutes, set 0: else the timeout of the attempt ends them.
     #[must_use]
     pub fn max_answer(self, bytes: usize) -> Self {
         self.with(|options| options.max_answer = bytes)
     }
 
-    /// Sets what reads the bodies of answers, for an API that says "no" and "try again" behind a 200, such as JSON-RPC and
-    /// GraphQL. The default is that the status counts; gRPC is judged in any case.
+    /// Sets what reads the bodies of answers, for an API that says "no" and "try again" behind a 200, such as JSON-RPC
+    /// and GraphQL. The default is that the status counts; gRPC is judged in any case.
     ///
     /// It comes after `Idempotency-Effect` and before the status. A replay and what a redirect has led to are judged,
     /// too. A body that is longer than [`max_answer`](Self::max_answer) and 64 KiB, or is no JSON, says nothing.

@@ -1,3 +1,5 @@
+//! What a layer tells an observer: the events of its calls, and how a call ends.
+
 use std::time::Duration;
 
 use crate::Known;

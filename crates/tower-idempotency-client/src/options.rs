@@ -1,3 +1,5 @@
+//! What a layer sets, and the key that each call gets by it.
+
 use std::sync::Arc;
 use std::time::Duration;
 

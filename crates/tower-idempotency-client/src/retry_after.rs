@@ -1,3 +1,5 @@
+//! Reads `Retry-After`.
+
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;

@@ -1,3 +1,5 @@
+//! The layer's service: it makes a call of each request with an unsafe method, and passes the others through.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -110,7 +112,7 @@ where
 
     fn describe(&self, uses: &Uses, key: &Key) -> Option<Use> {
         let Parts { method, uri, headers, .. } = &self.head;
-        Some(uses.describe(key, (method, uri, headers), self.body.as_ref().and_then(RetryBody::try_clone)))
+        Some(uses.describe(key, (method, uri, headers), self.body.as_ref().and_then(RetryBody::compared)))
     }
 
     fn can_repeat(&self) -> bool {

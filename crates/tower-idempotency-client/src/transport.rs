@@ -1,3 +1,5 @@
+//! An attempt without an answer: whether it was sent, by what the error of the inner service says.
+
 use std::error::Error;
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A call that a relay has a lease of: it is sent, and its result is written.
+//! One try of a call that a relay has a lease of: it is sent, and its result is written. The client may make several
+//! attempts in a try.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A call: the request that is to be made, its key, and the order it belongs to.
+//! A call: the request that is to be made, its key, and the order it belongs to. It is checked when it is made, becomes
+//! JSON when it is put in, is read back for a lease, and becomes a request for each try.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What an outbox holds: a call, and what has become of it.
+//! What an outbox holds: a call, and what has become of it. A lease returns one, and so does each look at the outbox.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

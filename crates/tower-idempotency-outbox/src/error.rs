@@ -1,3 +1,5 @@
+//! Why an outbox did not do what it was asked.
+
 use std::error::Error;
 
 use crate::TARGET;

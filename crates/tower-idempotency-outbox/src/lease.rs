@@ -1,4 +1,5 @@
-//! What a relay asks of an outbox, what it gets, and what it writes: leases.
+//! What a relay asks of an outbox, what it gets, and what it writes: leases. A relay uses them before a try and after
+//! it, and an operator writes an [`Update`], too.
 
 use std::collections::HashMap;
 use std::time::Duration;

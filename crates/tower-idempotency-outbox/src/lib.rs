@@ -124,10 +124,7 @@
 #![cfg(any(feature = "postgres", feature = "sled"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// `call.rs` and `entry.rs` are values: what is stored. `outbox.rs` is what applications and operators call, `action.rs`
-// what the latter change, and `postgres/` and `sled/` are the databases. `relay.rs` takes calls out by the leases of
-// `lease.rs`, `attempt.rs` sends one, and `next.rs` says what the result means. `observer.rs` learns of it, for
-// instance `metrics.rs`.
+// `docs/journey.md` follows a call through the files, and says what each of the others is for.
 
 mod action;
 mod attempt;

@@ -1,3 +1,5 @@
+//! An observer that counts over the recorder of the crate `metrics`.
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};

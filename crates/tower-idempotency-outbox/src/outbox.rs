@@ -1,4 +1,5 @@
-//! The outbox: what applications and operators do with it, and what relays ask of its database.
+//! The outbox: what applications and operators do with it, and what relays ask of its database: a lease before a try,
+//! and an update after it.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -80,7 +81,8 @@ pub trait Outbox: Clone + Debug + Send + Sync + 'static {
     fn update(&self, entry: &Entry, update: Update) -> impl Future<Output = Result<bool, OutboxError>> + Send;
 
     /// Deletes some of those that have ended so long ago, and makes those due whose time is too far ahead. Returns
-    /// whether there may be more.
+    /// whether there may be more. It also keeps the time that relays have seen go by, so it writes even if there is
+    /// nothing to delete.
     #[doc(hidden)]
     fn sweep(&self, ended: Duration) -> impl Future<Output = Result<bool, OutboxError>> + Send;
 }

@@ -1,5 +1,6 @@
-//! The calls of [`Backend`], whose documentation says what each does. A call about rows brings the clocks of this
-//! process: rows are judged by the earliest of them and the database's, and stamped by the latest.
+//! The calls of [`Backend`], whose documentation says what each does: `get` for reads, `put` for claims and ends alike.
+//! A call about rows brings the clocks of this process: rows are judged by the earliest of them and the database's, and
+//! stamped by the latest.
 
 use std::fmt;
 use std::sync::Arc;

@@ -44,6 +44,8 @@ impl Setup {
     }
 }
 
+/// Says how the database is set up, and what it can lose so. `idem doctor` knows two of the losses by their words: see
+/// `doctor/postgres.rs` of tower-idempotency-cli.
 pub(super) fn guarantee(setup: &Setup, notifications: Arrival) -> Guarantee {
     let on_off = |on| if on { "on" } else { "off" };
     let text = format!(

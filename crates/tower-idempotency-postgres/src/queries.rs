@@ -1,4 +1,4 @@
-//! The statements that are sent to the database.
+//! The statements that are sent to the database: for each of the calls of `backend.rs` one, made once for a schema.
 
 use std::sync::Arc;
 

@@ -38,6 +38,7 @@ pub(crate) fn of_service(
         // It says nothing then (RFC 9112, section 6.3), and would cut the body.
         parts.headers.remove(CONTENT_LENGTH);
     }
+    // See `Whole`.
     let body = held(body, parts.version == Version::HTTP_2);
     (parts.version, parts.extensions) = (Version::default(), Extensions::new());
     // These are read here, also if `Connection` says so.

@@ -15,15 +15,16 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::places::Place;
 
 /// A body whose end may be one only if it says so: hyper takes a stream of HTTP/2 that was reset without an error for
-/// one that has ended.
+/// one that has ended. A body of HTTP/1.1 that breaks off is an error of hyper's already. So requests
+/// (`connections.rs`) and answers (`answer.rs`) must say their end if they came over HTTP/2.
 pub(crate) struct Whole<B> {
     inner: B,
-    says_its_end: bool,
+    must_say_its_end: bool,
 }
 
 impl<B> Whole<B> {
-    pub(crate) fn new(inner: B, says_its_end: bool) -> Self {
-        Self { inner, says_its_end }
+    pub(crate) fn new(inner: B, must_say_its_end: bool) -> Self {
+        Self { inner, must_say_its_end }
     }
 }
 
@@ -35,7 +36,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Whole<B> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         Poll::Ready(match frame {
             Some(frame) => Some(frame.map_err(Into::into)),
-            None if self.says_its_end && !self.inner.is_end_stream() => Some(Err("the stream was reset".into())),
+            None if self.must_say_its_end && !self.inner.is_end_stream() => Some(Err("the stream was reset".into())),
             None => None,
         })
     }
@@ -129,8 +130,8 @@ pub(crate) struct Held<B> {
 }
 
 impl<B> Held<B> {
-    pub(crate) fn new(inner: B, says_its_end: bool, within: Duration, taken: Arc<dyn Any + Send + Sync>) -> Self {
-        let (inner, silence) = (Whole::new(inner, says_its_end), Box::pin(sleep(within)));
+    pub(crate) fn new(inner: B, must_say_its_end: bool, within: Duration, taken: Arc<dyn Any + Send + Sync>) -> Self {
+        let (inner, silence) = (Whole::new(inner, must_say_its_end), Box::pin(sleep(within)));
         Self {
             inner,
             has_trailers: true,

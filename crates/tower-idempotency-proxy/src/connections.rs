@@ -137,8 +137,8 @@ where
     let app = app.map_request(move |mut request: Request<Incoming>| {
         begins.notify_one();
         request.extensions_mut().insert(ConnectInfo(peer));
-        let says_its_end = request.version() == Version::HTTP_2;
-        request.map(|body| Body::new(Whole::new(body, says_its_end)))
+        let must_say_its_end = request.version() == Version::HTTP_2;
+        request.map(|body| Body::new(Whole::new(body, must_say_its_end)))
     });
     let stream = TokioIo::new(ReadOn::new(stream, place));
     let connection = http.serve_connection(stream, TowerToHyperService::new(app)).into_owned();

@@ -295,7 +295,7 @@ impl Service<Request<Body>> for Upstream {
                         connection.connection_metadata().iter().for_each(Connected::poison);
                     }
                     head::with_one_length(answer.headers_mut());
-                    let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, taken);
+                    let held = |body, must_say_its_end| Held::new(body, must_say_its_end, passed_within, taken);
                     let mut answer = answer::of_service(answer, held, run, envelope);
                     target.cors(answer.headers_mut(), passed.is_none());
                     if passed.is_some() {

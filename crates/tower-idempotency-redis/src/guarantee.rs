@@ -149,7 +149,8 @@ impl Setup {
         Err(unsupported(fault))
     }
 
-    /// Says what the server is, and what it can lose.
+    /// Says what the server is, and what it can lose. `idem doctor` judges the losses by their words: see
+    /// `doctor/redis.rs` of tower-idempotency-cli.
     pub(crate) fn guarantee(&self, durability: Durability) -> Guarantee {
         let [role, policy, appendfsync, connected] =
             ["role", "maxmemory_policy", "appendfsync", "connected_slaves"].map(|name| self.get(name));

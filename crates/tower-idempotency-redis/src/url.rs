@@ -93,7 +93,7 @@ impl RedisBackend {
         };
         let login = login(user, database)?;
         if matches!(place, Place::Cluster(_)) && login.db() != 0 {
-            let reason = "not 0, which a cluster alone has";
+            let reason = "not 0, and a cluster has no other database";
             return Err(RedisError::Option { option: "the database's number", reason });
         }
         let mut builder = RedisBackendBuilder::new(place, login, tls);
@@ -132,7 +132,8 @@ fn host(text: &str, port: u16) -> Result<String, RedisError> {
 }
 
 fn login(user: &str, database: &str) -> Result<RedisConnectionInfo, RedisError> {
-    // The client would read another password out of these.
+    // The client would read another password, or another path, out of these; and it takes a negative number of a
+    // database, which the server then refuses at each connection.
     if user.contains(['@', '#', '\t', '\n', '\r']) || database.contains(['/', '#', '-']) {
         return Err(RedisError::Url);
     }

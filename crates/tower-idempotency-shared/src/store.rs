@@ -1,5 +1,5 @@
-//! The store that applications open over a [`Backend`]. `engine/watch.rs` of tower-idempotency calls its
-//! `changed`.
+//! The store that applications open over a [`Backend`]: a claim and an end both come in here, and a look does before
+//! them. `engine/watch.rs` of tower-idempotency calls its `changed`.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -17,7 +17,7 @@ use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals;
 use tower_idempotency::internals::{
-    Applied, Completion, Cursor, Fence, List, ListedRecord, Page, Record, Records, Reply, Sealed, Slots, Transition,
+    Completion, Cursor, Fence, List, ListedRecord, Page, Record, Records, Reply, Sealed, Slots, Stepped, Transition,
 };
 use tower_idempotency::store::{Gauges, Health, Store, StoreError};
 
@@ -239,11 +239,11 @@ impl<B: Backend> Records for SharedStore<B> {
         self.within(Box::pin(async move { protocol.load(id).await })).await
     }
 
-    async fn adopt(&self, records: Vec<(RecordId, Record)>) -> Result<Vec<Applied>, StoreError> {
+    async fn adopt(&self, records: Vec<(RecordId, Record)>) -> Result<Vec<Stepped>, StoreError> {
         self.operate(async move |protocol| protocol.adopt(records).await).await
     }
 
-    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Stepped, StoreError>> + Send {
         let protocol = Arc::clone(&self.inner.protocol);
         let step = match &transition {
             // Runs that are still under way may record their end even after the store was closed.
@@ -273,7 +273,7 @@ impl<B: Backend> Records for SharedStore<B> {
                 };
                 // The caller has gone, so a claim that was granted is given back. Other results leave nothing.
                 let on_abandoned = move |applied| match (applied, taken_back) {
-                    (Ok(Applied { reply: Reply::Taken, record: Some(record) }), Some(taken_back)) => {
+                    (Ok(Stepped { reply: Reply::Taken, record: Some(record) }), Some(taken_back)) => {
                         async move { protocol.give_back(id, taken_back(record.fence)).await }.boxed()
                     }
                     _ => ready(()).boxed(),
@@ -345,7 +345,7 @@ async fn step<B: Backend>(
     protocol: &Protocol<B>,
     id: RecordId,
     transition: &Transition,
-) -> Result<Applied, StoreError> {
+) -> Result<Stepped, StoreError> {
     if let Transition::Adopt(record) = transition {
         let adopted = Box::pin(protocol.adopt(vec![(id, Record::clone(record))])).await?.pop();
         return adopted.ok_or_else(|| internals::unavailable("the database has not answered for the record"));

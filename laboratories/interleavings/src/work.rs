@@ -4,7 +4,7 @@ use bytes::Bytes;
 use testkit::history::ClientAnswer;
 use tokio::sync::oneshot;
 use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Outcome, Reconciled, Reconciler, SentApart};
-use tower_idempotency::internals::{Applied, Records as _, Reply, Transition};
+use tower_idempotency::internals::{Records as _, Reply, Stepped, Transition};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::{AnyStore, Key, RecordId};
 
@@ -78,7 +78,7 @@ pub async fn commit(
     if fate.is_done() {
         ledger.takes_effect(key, request, outcome.clone());
         let settled = store.apply(id(key), Transition::Complete(sent.completion())).await;
-        if !matches!(settled, Ok(Applied { reply: Reply::Taken, .. })) {
+        if !matches!(settled, Ok(Stepped { reply: Reply::Taken, .. })) {
             ledger.wrong(format!("{key}: the transaction ends as {settled:?}"));
         }
     }

@@ -2,7 +2,7 @@
 //! write, and acts on the answer.
 
 use tower_idempotency::Fence;
-use tower_idempotency::internals::{Cause, Change, Current, Draft, Expiry, Origin, Owner, Record, Reply, State, next};
+use tower_idempotency::internals::{Cause, Current, Draft, Edit, Expiry, Origin, Owner, Record, Reply, State, next};
 use tower_idempotency_shared::GRACE;
 
 use crate::database::{Put, Replication, Taken};
@@ -66,13 +66,13 @@ impl World {
         };
         let (change, reply) = decide(protocol, current, at.process, job);
         let write = match change {
-            Change::Nothing if reply == Reply::Refused && matches!(known, Known::Held(_)) => {
+            Edit::Nothing if reply == Reply::Refused && matches!(known, Known::Held(_)) => {
                 // The process remembers an older row.
                 self.let_go(at, row.as_ref());
                 return self.read_and_step(protocol, at, job);
             }
-            Change::Nothing => return self.unchanged(protocol, at, job, known, reply, record),
-            Change::Release => Write {
+            Edit::Nothing => return self.unchanged(protocol, at, job, known, reply, record),
+            Edit::Release => Write {
                 expect: row.map(|row| row.token),
                 token: 0,
                 fence: Given::Keep,
@@ -81,7 +81,7 @@ impl World {
                 expires: Some(self.tombstone_kept(protocol, at, row.as_ref())),
                 policy: UNKNOWN,
             },
-            Change::Put(draft) => self.write(protocol, at, &draft, row.as_ref(), record.as_ref()),
+            Edit::Put(draft) => self.write(protocol, at, &draft, row.as_ref(), record.as_ref()),
         };
         if job.takes_over() {
             self.mark_dead(protocol, at, row.as_ref());
@@ -292,7 +292,7 @@ impl World {
 }
 
 /// The decision of the protocol, or of the protocol with the seeded fault.
-fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: Job) -> (Change<Run>, Reply) {
+fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: Job) -> (Edit<Run>, Reply) {
     let fault = protocol.fault;
     let told = match (fault, job) {
         (Some(Fault::ReclaimWhateverWasClaimed), Job::Reclaim { fence, is_warranted, .. }) => {
@@ -303,30 +303,30 @@ fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: J
     let (mut change, reply) = next(current, told.transition(protocol.policy_of(process).claimed()));
     let held = if let Current::Held(record) = current { Some(record) } else { None };
     match (fault, job, &mut change) {
-        (Some(Fault::ReclaimKeepsFence), Job::Reclaim { fence, .. }, Change::Put(draft))
-        | (Some(Fault::ResolutionKeepsFence), Job::Resolve { fence, .. }, Change::Put(draft)) => {
+        (Some(Fault::ReclaimKeepsFence), Job::Reclaim { fence, .. }, Edit::Put(draft))
+        | (Some(Fault::ResolutionKeepsFence), Job::Resolve { fence, .. }, Edit::Put(draft)) => {
             draft.fence = Some(Fence(fence));
         }
-        (Some(Fault::InquiryDisarms), Job::Ask { .. }, Change::Put(draft)) => {
+        (Some(Fault::InquiryDisarms), Job::Ask { .. }, Edit::Put(draft)) => {
             draft.state = State::Interrupted { policy: UNKNOWN, run: Fence(0), cause: Cause::Unknown };
         }
         (Some(Fault::LateOutcomeRefused), Job::Complete { .. }, _) if held.is_some_and(Record::is_interrupted) => {
-            return (Change::Nothing, Reply::Refused);
+            return (Edit::Nothing, Reply::Refused);
         }
         (Some(Fault::CompletionOverAbsentRefused), Job::Complete { .. }, _) if current == Current::Absent => {
-            return (Change::Nothing, Reply::Refused);
+            return (Edit::Nothing, Reply::Refused);
         }
-        (Some(Fault::CompletionOverwritesClaim), Job::Complete { fence, run }, Change::Nothing)
+        (Some(Fault::CompletionOverwritesClaim), Job::Complete { fence, run }, Edit::Nothing)
             if held.is_some_and(|record| matches!(record.state, State::Running { .. })) =>
         {
-            return (Change::Put(draft(fence, State::Completed { outcome: run })), Reply::Taken);
+            return (Edit::Put(draft(fence, State::Completed { outcome: run })), Reply::Taken);
         }
-        (Some(Fault::DropOverwritesCompletion), Job::Interrupt { fence, by: By::Itself }, Change::Nothing)
+        (Some(Fault::DropOverwritesCompletion), Job::Interrupt { fence, by: By::Itself }, Edit::Nothing)
             if held
                 .is_some_and(|record| record.fence.0 == fence && matches!(record.state, State::Completed { .. })) =>
         {
             return (
-                Change::Put(draft(
+                Edit::Put(draft(
                     fence,
                     State::Interrupted { policy: UNKNOWN, run: Fence(fence), cause: Cause::Unknown },
                 )),

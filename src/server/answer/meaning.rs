@@ -1,4 +1,5 @@
-//! The meaning of a handler's answer, or of its error, for the key: the one place that decides it.
+//! The meaning of a handler's answer, or of its error, for the key: the one place that decides it. A replay comes here,
+//! too: `is_final` says whether its head has to say that the effect is unknown.
 //!
 //! The rules, which [`Judge`] keeps:
 //! 1. The handler's mark wins: [`Unsure`], [`Secret`], [`Keep`], [`Release`], and [`Invalid`] where the profile gives

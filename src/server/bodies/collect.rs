@@ -1,4 +1,4 @@
-//! Reads bodies, within bounds.
+//! Reads bodies, within bounds: a request's before it is claimed, and a handler's answer after its run.
 
 use std::any::Any;
 use std::error::Error;

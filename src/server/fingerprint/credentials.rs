@@ -1,4 +1,5 @@
-//! The part of a fingerprint that says who asks, where no scope does.
+//! The part of a fingerprint that says who asks, where no scope does. A request finds the `names` of its credentials
+//! once, and uses them twice: for its client's share of the bounds (`for_each`), and for its fingerprint (`add_to`).
 //!
 //! A header that is compared and means nothing costs a retry its answer; one that means something and is not compared
 //! gives one client the answer of another. So the list of headers is long, and values are compared as they are. Three

@@ -1,4 +1,5 @@
-//! Makes a request's fingerprint, which says whether two requests are the same.
+//! Makes a request's fingerprint, which says whether two requests are the same; and before that its `client`, whose
+//! share of the bounds it takes.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Whether a request is passed on, rejected, or an exchange.
+//! Whether a request is passed on, rejected, or an exchange. `passes` is the quick look at every request, and `way`
+//! decides about those that it does not let through.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Request};

@@ -25,7 +25,7 @@ pub(in crate::store) struct EffectLimits {
 
 /// What the closure has done so far. Its views of the database report to it.
 #[derive(Debug)]
-pub(crate) struct Effect {
+pub(crate) struct AppEffect {
     limits: EffectLimits,
     /// The first error. It is kept, so that a closure that ignores it is still aborted.
     error: RefCell<Option<TransactionError>>,
@@ -35,7 +35,7 @@ pub(crate) struct Effect {
     inside: Cell<bool>,
 }
 
-impl Effect {
+impl AppEffect {
     /// Checks and counts a key and a value of these lengths, which are about to be inserted.
     pub(in crate::store) fn insert(&self, key: usize, value: usize) -> Result<(), TransactionError> {
         self.check("key", key, self.limits.key)?;

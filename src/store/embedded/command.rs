@@ -1,4 +1,4 @@
-//! The commands that the handles send to the writer.
+//! The commands that the handles send to the writer: a claim and an end are both a `Submitted`.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::layout::storage_engine::StorageEngine;
 use super::transact::Transact;
 use crate::codec::MAX_INLINE;
 use crate::key::RecordId;
-use crate::record::{Applied, Transition};
+use crate::record::{Stepped, Transition};
 use crate::store::StoreError;
 
 /// The bytes that a command writes in addition to its outcome: its record, and its share of the entries that list it.
@@ -21,13 +21,13 @@ pub(super) type ReplyTo<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) struct Submitted {
     pub(super) id: RecordId,
     pub(super) transition: Transition,
-    pub(super) reply: ReplyTo<Applied>,
+    pub(super) reply: ReplyTo<Stepped>,
     /// The time at which its requester stops waiting. Only a claim has a deadline.
     deadline: Option<Instant>,
 }
 
 impl Submitted {
-    pub(super) fn new(id: RecordId, transition: Transition, reply: ReplyTo<Applied>) -> Self {
+    pub(super) fn new(id: RecordId, transition: Transition, reply: ReplyTo<Stepped>) -> Self {
         // A deadline that the clock cannot represent counts as none.
         let deadline = transition.claim().and_then(|claim| Instant::now().checked_add(claim.timeout));
         Self { id, transition, reply, deadline }

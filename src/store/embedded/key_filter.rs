@@ -30,12 +30,12 @@ const MAX_RESERVED: usize = 1 << 20;
 /// What is remembered of the records with each tag, which is a part of an id. It takes some 30 bytes for each record.
 #[derive(Debug)]
 pub(super) struct KeyFilter {
-    tags: DashMap<u32, Known, RandomState>,
+    tags: DashMap<u32, RecordsOfTag, RandomState>,
 }
 
 /// What is remembered of the records with a tag. Only the writer reads more of it than whether it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
+enum RecordsOfTag {
     /// There are so many.
     Count(u32),
     /// There is one, which can be deleted with its own key alone.
@@ -93,7 +93,7 @@ impl KeyFilter {
             match listing::read(key, value) {
                 Some(records) if number >= said.below => late.extend(records),
                 Some(records) => {
-                    if key.starts_with(keys::RUNNING) {
+                    if key.starts_with(keys::RUNS) {
                         claimed.extend(records.iter().copied());
                     }
                     items += records.len() as u64;
@@ -120,8 +120,8 @@ impl KeyFilter {
 
     /// Counts a new record, before it is written.
     pub(super) fn insert(&self, id: &RecordId) {
-        let mut known = self.tags.entry(tag(id)).or_insert(Known::Count(0));
-        *known = Known::Count(known.count() + 1);
+        let mut known = self.tags.entry(tag(id)).or_insert(RecordsOfTag::Count(0));
+        *known = RecordsOfTag::Count(known.count() + 1);
     }
 
     /// Notes that a counted record is written, and when it was listed to expire, if it was with this change.
@@ -129,7 +129,8 @@ impl KeyFilter {
         if let Some(mut known) = self.tags.get_mut(&tag(id))
             && known.count() == 1
         {
-            *known = listed.and_then(|listed| Plain::of(record, listed)).map_or(Known::Count(1), Known::One);
+            *known =
+                listed.and_then(|listed| Plain::of(record, listed)).map_or(RecordsOfTag::Count(1), RecordsOfTag::One);
         }
     }
 
@@ -137,25 +138,25 @@ impl KeyFilter {
     /// expire at this time, and has no other key than its own. `None` says that the record has to be read.
     pub(super) fn length_as_listed(&self, id: &RecordId, fence: Fence, expires: Timestamp) -> Option<u16> {
         match *self.tags.get(&tag(id))? {
-            Known::One(plain) => {
+            RecordsOfTag::One(plain) => {
                 let wanted = Plain { fence: half(fence.0), expires: half(expires.as_millis()), ..plain };
                 (plain == wanted).then_some(plain.length)
             }
-            Known::Count(_) => None,
+            RecordsOfTag::Count(_) => None,
         }
     }
 
     /// Uncounts a record, after its deletion is durable.
     pub(super) fn remove(&self, id: &RecordId) {
-        let last = |_: &u32, known: &mut Known| {
-            *known = Known::Count(known.count().saturating_sub(1));
-            *known == Known::Count(0)
+        let last = |_: &u32, known: &mut RecordsOfTag| {
+            *known = RecordsOfTag::Count(known.count().saturating_sub(1));
+            *known == RecordsOfTag::Count(0)
         };
         self.tags.remove_if_mut(&tag(id), last);
     }
 }
 
-impl Known {
+impl RecordsOfTag {
     const fn count(self) -> u32 {
         match self {
             Self::Count(count) => count,

@@ -66,14 +66,14 @@ mod watchdog;
 mod writer;
 
 pub use builder::EmbeddedStoreBuilder;
-pub(crate) use closure::Effect;
+pub(crate) use closure::AppEffect;
 pub(super) use closure::EffectLimits;
 #[cfg(feature = "fjall")]
 pub(super) use layout::keys::TOTALS;
 pub(crate) use layout::storage_engine::StorageEngine;
 #[cfg(feature = "fjall")]
 pub(super) use layout::storage_engine::Volume;
-pub(super) use layout::storage_engine::{Damage, MAX_STEP, ReadError, RecordWritesFn};
+pub(super) use layout::storage_engine::{FileDamage, MAX_STEP, ReadError, RecordWritesFn};
 #[cfg(feature = "fjall")]
 pub(super) use layout::totals::{Checkpoint, Totals};
 pub(super) use layout::writes::Writes;

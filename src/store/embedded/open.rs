@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::batches::batch::Batch;
 use super::batches::records::outcome_bytes;
 use super::builder::EmbeddedStoreBuilder;
-use super::files::checkpoint::{self, Checked, Found, Known};
+use super::files::checkpoint::{self, Check, Found, Prior};
 use super::files::checkpointer::Checkpointer;
 use super::files::directory::{self, Lock, broken, io_error};
 use super::key_filter::KeyFilter;
@@ -109,7 +109,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
             return Err(OpenError::NotFound { path: path.into() });
         }
         let accepted = self.accept_loss_after;
-        let mut known = Known { path, is_complete, was_used, checkpoint, accepted, damage: None };
+        let mut known = Prior { path, is_complete, was_used, checkpoint, accepted, damage: None };
         let open = || {
             guarded(path, || {
                 let damage = E::examine(path, was_used)?;
@@ -144,7 +144,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     }
 
     /// Takes a new boot number and marks the last process's runs as interrupted, durably.
-    fn start(self, engine: &E, lock: &Lock, known: &Known<'_>) -> Result<StoreState<E>, OpenError> {
+    fn start(self, engine: &E, lock: &Lock, known: &Prior<'_>) -> Result<StoreState<E>, OpenError> {
         let path = known.path;
         let (shared, is_whole, checkpoint) = self.read(engine.clone(), lock, known)?;
         let failed = |reason: String| broken(path, &reason);
@@ -153,13 +153,13 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
         batch.write(keys::BOOT, shared.boot.to_be_bytes().to_vec());
         batch.commit().map_err(failed)?;
         // Only when there is a checkpoint does the lock file say that there has to be one.
-        if checkpoint == Checked::New {
+        if checkpoint == Check::New {
             shared.checkpointer.write()?;
         }
         if !known.is_complete {
             lock.complete(path, E::NAME)?;
         }
-        if checkpoint == Checked::Accepted {
+        if checkpoint == Check::Accepted {
             shared.slots.telemetry.counters.losses_accepted.fetch_add(1, Ordering::Relaxed);
         }
         if !known.was_used {
@@ -178,7 +178,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
 
     /// Reads the state of the store from the engine, and compares it with the checkpoint. Returns also whether the
     /// listing entries are whole.
-    fn read(self, engine: E, lock: &Lock, known: &Known<'_>) -> Result<(StoreState<E>, bool, Checked), OpenError> {
+    fn read(self, engine: E, lock: &Lock, known: &Prior<'_>) -> Result<(StoreState<E>, bool, Check), OpenError> {
         let path = known.path;
         let unreadable = |error: ReadError| match error {
             ReadError::Exhausted(error) => io_error("reading the database in", path)(error),
@@ -206,7 +206,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
         };
         let there @ Checkpoint { time: seen, .. } = totals.checkpoint();
         let checked = known.check(there)?;
-        let boot = last.saturating_add(if checked == Checked::Accepted { MAX_LOST_BOOTS } else { 1 });
+        let boot = last.saturating_add(if checked == Check::Accepted { MAX_LOST_BOOTS } else { 1 });
         // The fences of the boot that has this one are above it, because they begin after it.
         let boot = boot.max(self.fences_above.0 >> BOOT_SHIFT);
         let first = ((boot << BOOT_SHIFT) + 1).max(self.fences_above.0.saturating_add(1));

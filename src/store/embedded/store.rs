@@ -1,4 +1,5 @@
-//! The handle of an embedded store, which applications and the rest of the crate call.
+//! The handle of an embedded store, which applications and the rest of the crate call: a look (`load`), and then the
+//! claim and the end, which are both an `apply`.
 
 use std::fmt;
 use std::future::{Future, ready};
@@ -18,7 +19,7 @@ use super::state::StoreState;
 use super::transact::{Purpose, Transact};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{self, Applied, Change, Claim, Current, Fence, Record, Transition};
+use crate::record::{self, Claim, Current, Edit, Fence, Record, Stepped, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
 use crate::store::page::{Cursor, List, Page};
@@ -140,7 +141,7 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     }
 
     /// Makes a claim that leaves no trace: the slot is the claim.
-    fn claim_by_slot(&self, id: RecordId, claim: Claim) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+    fn claim_by_slot(&self, id: RecordId, claim: Claim) -> impl Future<Output = Result<Stepped, StoreError>> + Send {
         let shared = &self.0.shared;
         let checked = shared.check_busy(self.0.writer.waiting());
         match read::from_memory(shared, id) {
@@ -153,30 +154,30 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     }
 
     /// Returns the answer to such a claim of an operation that has this record.
-    fn claimed(&self, current: Option<Record>, claim: Claim) -> Result<Applied, StoreError> {
+    fn claimed(&self, current: Option<Record>, claim: Claim) -> Result<Stepped, StoreError> {
         let shared = &self.0.shared;
         if current.is_none() {
             shared.check_room(&shared.totals.lock())?;
         }
         match record::next(Current::from(current.as_ref()), Transition::Claim(claim)) {
-            (Change::Put(draft), reply) => {
+            (Edit::Put(draft), reply) => {
                 let now = shared.time.now();
                 let record = draft.stamp(current.as_ref(), shared.next_fence()?, shared.time.began(now), now);
-                Ok(Applied { reply, record: Some(record) })
+                Ok(Stepped { reply, record: Some(record) })
             }
             // The claim is refused, because there is a record.
-            (_, reply) => Ok(Applied { reply, record: current }),
+            (_, reply) => Ok(Stepped { reply, record: current }),
         }
     }
 
     /// Returns what memory alone can answer: if there is no record, there is nothing to release or to interrupt.
-    fn without_record(&self, id: &RecordId, transition: &Transition) -> Option<Applied> {
+    fn without_record(&self, id: &RecordId, transition: &Transition) -> Option<Stepped> {
         let ends = matches!(transition, Transition::Release(_) | Transition::Interrupt { .. });
         if !ends || self.0.shared.key_filter.may_have(id) {
             return None;
         }
         let (_, reply) = record::next(Current::Absent, transition.clone());
-        Some(Applied { reply, record: None })
+        Some(Stepped { reply, record: None })
     }
 }
 
@@ -218,7 +219,7 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
     }
 
     /// Sends the transition before its future is polled, except a claim that leaves no trace.
-    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Stepped, StoreError>> + Send {
         if let Some(known) = self.without_record(&id, &transition) {
             return Either::Left(Either::Left(ready(Ok(known))));
         }

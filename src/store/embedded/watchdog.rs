@@ -31,14 +31,14 @@ pub(super) fn run<E: StorageEngine>(
     lock: &Lock,
     begins: Sender<Infallible>,
 ) {
-    let mut watch = E::Watch::default();
+    let mut maintenance = E::Maintenance::default();
     drop(begins);
     let mut looks = Looks::default();
     // Batches are not looked at any more.
     let mut given_up = false;
     while !lock.is_given_up() {
         thread::park_timeout(LOOK_EVERY);
-        E::maintain(&mut watch);
+        E::maintain(&mut maintenance);
         if let Some(shared) = shared.upgrade() {
             given_up = given_up || shared.closed.load(Ordering::SeqCst) || looks.look(&shared);
         } else {
@@ -50,7 +50,7 @@ pub(super) fn run<E: StorageEngine>(
 
 /// Calls `open`, and maintains the engine meanwhile, until the thread that calls [`run`] does so.
 pub(super) fn maintaining<E: StorageEngine, T>(open: impl FnOnce() -> T) -> T {
-    meanwhile("idempotency-maintain", LOOK_EVERY, E::Watch::default, E::maintain, open)
+    meanwhile("idempotency-maintain", LOOK_EVERY, E::Maintenance::default, E::maintain, open)
 }
 
 /// Calls `act`, and wakes the engine's stuck threads if that takes long, because there is no batch to look at before

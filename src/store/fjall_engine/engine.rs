@@ -21,7 +21,7 @@ use super::upkeep::Task;
 use crate::store::embedded::files::directory;
 use crate::store::embedded::files::shortage::Descriptors;
 use crate::store::embedded::{
-    Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Volume, Writes,
+    FileDamage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Volume, Writes,
 };
 use crate::store::error::is_shortage;
 use crate::store::{CommitError, OpenError, StoreError};
@@ -87,9 +87,9 @@ impl StorageEngine for FjallEngine {
     type Options = FjallOptions;
     type Value = Slice;
     type Transaction = Transaction;
-    type Watch = ();
+    type Maintenance = ();
 
-    fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError> {
+    fn examine(path: &Path, was_used: bool) -> Result<Option<FileDamage>, OpenError> {
         if !Self::is_closed(path) {
             return Err(OpenError::InUse { path: path.into() });
         }
@@ -104,7 +104,7 @@ impl StorageEngine for FjallEngine {
         Ok(damage)
     }
 
-    fn open(options: &FjallOptions, path: &Path, damage: Option<&Damage>) -> Result<Self, OpenError> {
+    fn open(options: &FjallOptions, path: &Path, damage: Option<&FileDamage>) -> Result<Self, OpenError> {
         if damage.is_some() {
             journal::cut_off(path).map_err(directory::io_error("cutting off a damaged journal in", path))?;
         }

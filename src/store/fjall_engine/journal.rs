@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::store::embedded::{Checkpoint, Damage, TOTALS, Totals};
+use crate::store::embedded::{Checkpoint, FileDamage, TOTALS, Totals};
 
 /// The directory of the keyspaces, each of which is a directory with its number.
 pub(super) const KEYSPACES: &str = "keyspaces";
@@ -59,11 +59,11 @@ struct Break {
     /// The index of the journal, and the length of its whole batches.
     file: usize,
     length: usize,
-    damage: Damage,
+    damage: FileDamage,
 }
 
 /// A whole batch.
-struct Batch {
+struct JournalBatch {
     length: usize,
     number: u64,
     /// The numbers of the keyspaces that it writes to, and of those that it clears afterwards.
@@ -87,14 +87,14 @@ pub(super) fn file(path: &Path, number: u64) -> PathBuf {
 pub(super) fn whole(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     // The steps of the store's don't matter, so no keyspace is the store's.
-    while let Some(batch) = Batch::read(rest, u64::MAX) {
+    while let Some(batch) = JournalBatch::read(rest, u64::MAX) {
         rest = &rest[batch.length..];
     }
     bytes.len() - rest.len()
 }
 
 /// Returns what is wrong with the journals of the database in `path`, and which keyspaces they write to.
-pub(super) fn examine(path: &Path) -> io::Result<(Option<Damage>, BTreeSet<u64>)> {
+pub(super) fn examine(path: &Path) -> io::Result<(Option<FileDamage>, BTreeSet<u64>)> {
     let Journals { keyspaces, broken, .. } = Journals::read(path)?;
     Ok((broken.map(|broken| broken.damage), keyspaces))
 }
@@ -105,7 +105,7 @@ pub(super) fn gap(path: &Path, store: u64, last: Option<u64>, mut step: u64) -> 
     for (_, file) in files(path)? {
         let bytes = read(&file)?;
         let mut rest = &bytes[..];
-        while let Some(batch) = Batch::read(rest, store) {
+        while let Some(batch) = JournalBatch::read(rest, store) {
             rest = &rest[batch.length..];
             let Some(next) = batch.step.filter(|_| last < Some(batch.number)) else { continue };
             if next.step > step.saturating_add(1) {
@@ -122,7 +122,7 @@ pub(super) fn gap(path: &Path, store: u64, last: Option<u64>, mut step: u64) -> 
 /// meanwhile, the damage is still there.
 pub(super) fn cut_off(path: &Path) -> io::Result<()> {
     let Journals { files, broken, .. } = Journals::read(path)?;
-    let Some(Break { file, length, damage: Damage { what, .. } }) = broken else { return Ok(()) };
+    let Some(Break { file, length, damage: FileDamage { what, .. } }) = broken else { return Ok(()) };
     for (_, name) in files[file + 1..].iter().rev() {
         if read(name)?.is_empty() {
             fs::remove_file(name)?;
@@ -152,7 +152,7 @@ impl Journals {
         for (index, (number, file)) in journals.files.iter().enumerate() {
             let bytes = read(file)?;
             let (mut length, mut is_wrong) = (0, false);
-            while let Some(batch) = Batch::read(&bytes[length..], store) {
+            while let Some(batch) = JournalBatch::read(&bytes[length..], store) {
                 is_wrong = !batch.rises(&mut numbers);
                 if is_wrong {
                     break;
@@ -163,7 +163,8 @@ impl Journals {
             }
             let next = journals.files.get(index + 1).map(|(next, _)| *next);
             let (what, is_certain) = if length < bytes.len() {
-                let mut later = (length + 1..bytes.len()).filter_map(|at| Batch::read(&bytes[at..], store)).peekable();
+                let mut later =
+                    (length + 1..bytes.len()).filter_map(|at| JournalBatch::read(&bytes[at..], store)).peekable();
                 let mut goes_on = false;
                 for (_, later) in &journals.files[index + 1..] {
                     goes_on |= !read(later)?.is_empty();
@@ -186,14 +187,14 @@ impl Journals {
             } else {
                 continue;
             };
-            journals.broken = Some(Break { file: index, length, damage: Damage { what, is_certain, last } });
+            journals.broken = Some(Break { file: index, length, damage: FileDamage { what, is_certain, last } });
             break;
         }
         Ok(journals)
     }
 }
 
-impl Batch {
+impl JournalBatch {
     /// Reads the batch that `bytes` begin with, if it is whole. `store` is the number of the store's keyspace.
     fn read(bytes: &[u8], store: u64) -> Option<Self> {
         let mut rest = bytes;

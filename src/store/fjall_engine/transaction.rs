@@ -8,7 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 use fjall::{Keyspace, OwnedWriteBatch, Slice};
 
-use crate::store::embedded::{Abort, AppValue, Effect, EffectLimits, MAX_STEP, Reason, Transacted, Writes};
+use crate::store::embedded::{Abort, AppEffect, AppValue, EffectLimits, MAX_STEP, Reason, Transacted, Writes};
 use crate::store::{CommitError, TransactionError};
 
 /// fjall panics on longer keys.
@@ -23,7 +23,7 @@ pub(super) type Changes = RefCell<HashMap<Vec<u8>, Option<Slice>>>;
 pub struct TransactionKeyspace<'a> {
     keyspace: &'a Keyspace,
     changes: &'a Changes,
-    effect: &'a Effect,
+    effect: &'a AppEffect,
 }
 
 impl TransactionKeyspace<'_> {
@@ -77,7 +77,7 @@ impl fmt::Debug for TransactionKeyspace<'_> {
 }
 
 /// The application's closure, in the form in which the engine calls it.
-type Call = Box<dyn FnMut(&[Keyspace], &[Changes], &Effect) -> Result<Bytes, Abort<Reason>> + Send>;
+type Call = Box<dyn FnMut(&[Keyspace], &[Changes], &AppEffect) -> Result<Bytes, Abort<Reason>> + Send>;
 
 /// The application's closure, and the keyspaces that it writes to.
 pub(crate) struct Transaction {
@@ -90,7 +90,7 @@ pub(crate) fn transaction<const N: usize, E: Send + 'static>(
     keyspaces: [&Keyspace; N],
     mut closure: impl FnMut([TransactionKeyspace<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
 ) -> Transaction {
-    let call = move |keyspaces: &[Keyspace], changes: &[Changes], effect: &Effect| {
+    let call = move |keyspaces: &[Keyspace], changes: &[Changes], effect: &AppEffect| {
         // There are as many of both as keyspaces were given.
         let view = |index| TransactionKeyspace { keyspace: &keyspaces[index], changes: &changes[index], effect };
         closure(std::array::from_fn(view)).map_err(Abort::boxed)
@@ -105,7 +105,7 @@ impl Transaction {
         let Self { keyspaces, call } = self;
         check_keyspaces(records, keyspaces)?;
         let changes: Vec<Changes> = keyspaces.iter().map(|_| Changes::default()).collect();
-        let (outcome, bytes) = Effect::run(LIMITS, |effect| call.get_mut()(keyspaces, &changes, effect))?;
+        let (outcome, bytes) = AppEffect::run(LIMITS, |effect| call.get_mut()(keyspaces, &changes, effect))?;
         Ok((outcome, bytes, changes))
     }
 }

@@ -14,7 +14,7 @@ use super::table::Table;
 use crate::clock::{Timeline, Timestamp};
 use crate::key::RecordId;
 use crate::laboratory::point;
-use crate::record::{Applied, Record, Transition};
+use crate::record::{Record, Stepped, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
 use crate::store::error::StoreError;
@@ -113,7 +113,7 @@ impl Records for MemoryStore {
         ready(Ok(record))
     }
 
-    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Stepped, StoreError>> + Send {
         ready(self.table.apply(&self.slots, id, transition))
     }
 

@@ -15,7 +15,7 @@ use crate::key::RecordId;
 use crate::laboratory::point;
 #[cfg(feature = "test-util")]
 use crate::record::Owner;
-use crate::record::{self, Applied, Change, Current, Fence, Record, Transition};
+use crate::record::{self, Current, Edit, Fence, Record, Stepped, Transition};
 use crate::slots::Slots;
 use crate::store::error::StoreError;
 use crate::store::listed::ListedRecord;
@@ -41,7 +41,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn apply(&self, slots: &Slots, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    pub(super) fn apply(&self, slots: &Slots, id: RecordId, transition: Transition) -> Result<Stepped, StoreError> {
         let claim = if let Transition::Claim(claim) = &transition { Some(claim) } else { None };
         let (is_claim, leaves_no_trace) = (claim.is_some(), claim.is_some_and(|claim| claim.may_repeat));
         let now = self.time.now();
@@ -60,14 +60,14 @@ impl Table {
         }
         let (change, reply) = record::next(Current::from(current), transition);
         let record = match change {
-            Change::Nothing => current.cloned(),
-            Change::Release => {
+            Edit::Nothing => current.cloned(),
+            Edit::Release => {
                 if let Entry::Occupied(place) = place {
                     self.remove(place);
                 }
                 None
             }
-            Change::Put(draft) => {
+            Edit::Put(draft) => {
                 // The fence of another store may be ahead.
                 self.fences.fetch_max(draft.fence.map_or(0, |fence| fence.0 + 1), Ordering::Relaxed);
                 let began = current.map_or_else(|| self.time.began(now), |current| current.began);
@@ -80,7 +80,7 @@ impl Table {
                 Some(record)
             }
         };
-        Ok(Applied { reply, record })
+        Ok(Stepped { reply, record })
     }
 
     /// Makes the runs under way interrupted since `crashed`, as the next opening of a disk does.

@@ -17,7 +17,7 @@ use super::segments;
 use super::transaction::{self, Transaction, as_batch};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, Transacted, Writes};
+use crate::store::embedded::{FileDamage, ReadError, RecordWritesFn, StorageEngine, Transacted, Writes};
 
 /// The size of a segment, sled's unit of space, and how often sled makes durable what its space collection has moved.
 /// (sled would accept 16 MiB too, but it keeps offsets within a segment in 24 bits, in which the last byte of so long a
@@ -97,10 +97,10 @@ impl StorageEngine for SledEngine {
     type Options = SledOptions;
     type Value = IVec;
     type Transaction = Transaction;
-    type Watch = EpochGuards;
+    type Maintenance = EpochGuards;
 
     /// This reads sled's file, and may change a header in it.
-    fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError> {
+    fn examine(path: &Path, was_used: bool) -> Result<Option<FileDamage>, OpenError> {
         // sled would make a new one. An opening makes it before it says that the directory was used.
         if was_used {
             directory::require_files(path, &["db"])?;
@@ -109,7 +109,7 @@ impl StorageEngine for SledEngine {
         segments::mark_the_end(path, SEGMENT_BYTES, was_used)
     }
 
-    fn open(options: &SledOptions, path: &Path, _: Option<&Damage>) -> Result<Self, OpenError> {
+    fn open(options: &SledOptions, path: &Path, _: Option<&FileDamage>) -> Result<Self, OpenError> {
         let config = sled::Config::new().path(path).cache_capacity(options.cache_bytes);
         let config = config.segment_size(SEGMENT_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = config.open().map_err(|error| open_failed(path, error))?;

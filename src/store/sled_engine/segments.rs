@@ -25,7 +25,7 @@ use std::path::Path;
 
 use super::messages::{HEADER_BYTES, first_unreadable, message, parts};
 use crate::store::OpenError;
-use crate::store::embedded::Damage;
+use crate::store::embedded::FileDamage;
 use crate::store::embedded::files::directory::{broken, io_error};
 
 /// In a header, sled stores numbers with these bits inverted, and the checksum with all its bits inverted.
@@ -64,10 +64,10 @@ enum Start {
 
 /// Makes sure that sled finds the content of the database. `was_used` says that it cannot be empty. Returns where the
 /// log is damaged, if it is.
-pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<Option<Damage>, OpenError> {
+pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<Option<FileDamage>, OpenError> {
     let failed = || io_error("reading", path);
     let Some(mut log) = Log::read(path, segment_bytes).map_err(failed())? else { return Ok(None) };
-    let in_the_middle = |at| Damage {
+    let in_the_middle = |at| FileDamage {
         what: format!("the log in db can't be read at byte {at}, in its middle"),
         is_certain: true,
         last: None,
@@ -87,7 +87,7 @@ pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) ->
         Some(at) => Some(in_the_middle(at)),
         None => log.goes_on_after(last).map_err(failed())?.map(|at| {
             let what = format!("the log in db can't be read from byte {at} on, though it goes on after that");
-            Damage { what, is_certain: false, last: None }
+            FileDamage { what, is_certain: false, last: None }
         }),
     };
     if end.segment != start {

@@ -12,7 +12,7 @@ use sled::transaction::{
 use sled::{IVec, Tree};
 
 use crate::store::embedded::{
-    Abort, AppValue, Effect, EffectLimits, MAX_STEP, ReadError, Reason, RecordWritesFn, Transacted, Writes,
+    Abort, AppEffect, AppValue, EffectLimits, MAX_STEP, ReadError, Reason, RecordWritesFn, Transacted, Writes,
 };
 use crate::store::{CommitError, StoreError, TransactionError};
 
@@ -26,7 +26,7 @@ const LIMITS: EffectLimits = EffectLimits { key: 256, value: 4_096, all: MAX_STE
 /// lock.
 pub struct TransactionTree<'a> {
     tree: &'a TransactionalTree,
-    effect: &'a Effect,
+    effect: &'a AppEffect,
 }
 
 impl TransactionTree<'_> {
@@ -75,7 +75,7 @@ impl fmt::Debug for TransactionTree<'_> {
 }
 
 /// The application's closure, in the form in which the engine calls it.
-type Call = Box<dyn FnMut(&[TransactionalTree], &Effect) -> Result<Bytes, Abort<Reason>> + Send>;
+type Call = Box<dyn FnMut(&[TransactionalTree], &AppEffect) -> Result<Bytes, Abort<Reason>> + Send>;
 
 /// The application's closure, and the trees that it writes to.
 pub(crate) struct Transaction {
@@ -88,7 +88,7 @@ pub(crate) fn transaction<const N: usize, E: Send + 'static>(
     trees: [&Tree; N],
     mut closure: impl FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
 ) -> Transaction {
-    let call = move |trees: &[TransactionalTree], effect: &Effect| {
+    let call = move |trees: &[TransactionalTree], effect: &AppEffect| {
         // There are as many trees as were given.
         let views = std::array::from_fn(|index| TransactionTree { tree: &trees[index], effect });
         closure(views).map_err(Abort::boxed)
@@ -105,7 +105,7 @@ pub(super) fn run(store: &Tree, effect: &mut Transaction, writes_of: RecordWrite
     let (call, writes_of) = (RefCell::new(call.get_mut()), RefCell::new(writes_of));
     let result = trees.as_slice().transaction(|views| {
         // `views[0]` is the store's tree. The closure gets the others, and comes first: the record has its outcome.
-        let ran = Effect::run(LIMITS, |effect| (call.borrow_mut())(&views[1..], effect));
+        let ran = AppEffect::run(LIMITS, |effect| (call.borrow_mut())(&views[1..], effect));
         let (outcome, bytes) = ran.map_err(ConflictableTransactionError::Abort)?;
         let writes = (writes_of.borrow_mut())(&outcome).map_err(ConflictableTransactionError::Abort)?;
         views[0].apply_batch(&as_batch(writes))?;

@@ -5,7 +5,15 @@ use std::path::{Path, PathBuf};
 
 use super::guide::{pages, root};
 
-const ROOTS: [&str; 3] = ["", "src", "crates/tower-idempotency-shared/src"];
+const ROOTS: [&str; 7] = [
+    "",
+    "src",
+    "src/store/embedded",
+    "crates/tower-idempotency-shared/src",
+    "crates/tower-idempotency-postgres/src",
+    "crates/tower-idempotency-cli/src",
+    "crates/tower-idempotency-outbox/src",
+];
 
 /// The Rust sources below a directory.
 pub(super) fn sources(directory: &Path) -> Vec<PathBuf> {

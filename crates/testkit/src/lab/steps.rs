@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tower_idempotency::internals::{
-    Applied, Cause, Claim, ClaimPolicy, Completion, Fence, Operation, Origin, ReclaimReason, Record, Reply, Resolution,
+    Cause, Claim, ClaimPolicy, Completion, Fence, Operation, Origin, ReclaimReason, Record, Reply, Resolution, Stepped,
     Transition,
 };
 use tower_idempotency::store::{Store, StoreError};
@@ -60,7 +60,7 @@ pub enum Claimed {
 }
 
 impl Claimed {
-    fn of(id: RecordId, applied: Applied) -> Self {
+    fn of(id: RecordId, applied: Stepped) -> Self {
         let record = applied.record.expect("there is a record after a claim");
         match applied.reply {
             Reply::Taken => Self::Fresh(Hold { id, fence: record.fence, attempt: record.attempt }),
@@ -83,7 +83,7 @@ pub trait Steps: Store {
         let applied = self.apply(wish.id, Transition::Reclaim(wish.claim(), fence, ReclaimReason::Verdict));
         async move {
             Ok(match applied.await? {
-                Applied { reply: Reply::Taken, record: Some(record) } => {
+                Stepped { reply: Reply::Taken, record: Some(record) } => {
                     Some(Hold { id: wish.id, fence: record.fence, attempt: record.attempt })
                 }
                 _ => None,
@@ -94,7 +94,7 @@ pub trait Steps: Store {
     fn inquire(&self, id: RecordId, fence: Fence) -> impl Future<Output = StoreResult<Option<Fence>>> + Send {
         let applied = self.apply(id, Transition::Inquire { fence, bound: Duration::from_secs(1) });
         async move {
-            let Applied { reply, record } = applied.await?;
+            let Stepped { reply, record } = applied.await?;
             Ok(record.filter(|_| reply == Reply::Taken).map(|record| record.fence))
         }
     }
@@ -118,6 +118,6 @@ pub trait Steps: Store {
 
 impl<St: Store> Steps for St {}
 
-async fn reply(applied: impl Future<Output = StoreResult<Applied>>) -> StoreResult<Reply> {
+async fn reply(applied: impl Future<Output = StoreResult<Stepped>>) -> StoreResult<Reply> {
     Ok(applied.await?.reply)
 }

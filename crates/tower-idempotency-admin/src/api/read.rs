@@ -75,7 +75,7 @@ pub(super) async fn disputed<St: Store>(State(site): State<Arc<Site<St>>>, RawQu
 /// What support staff know of an operation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct WantedKey {
     key: String,
     #[serde(default)]
     scope: Vec<String>,
@@ -86,7 +86,7 @@ pub(super) async fn find<St: Store>(
     State(site): State<Arc<Site<St>>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answered {
-    let Wanted { key, scope } = read(body)?;
+    let WantedKey { key, scope } = read(body)?;
     let key = Key::new(&key).map_err(|error| Problem::wrong(error.to_string()))?;
     let parts: Vec<_> = scope.iter().map(String::as_str).collect();
     let scope = (site.scope_from)(&parts).map_err(|error| Problem::wrong(error.to_string()))?;

@@ -148,7 +148,7 @@ fn hidden(form: &str, at: usize, entry: &Entry) -> Markup {
 }
 
 /// What a form is for.
-struct Wanted<'a> {
+struct WantedAction<'a> {
     at: usize,
     outbox: &'a Named,
     action: Action,
@@ -158,7 +158,7 @@ struct Wanted<'a> {
     entry: Option<Entry>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> WantedAction<'a> {
     async fn read<St: Store>(site: &'a Site<St>, caller: &Caller, fields: &Fields) -> Result<Self, Problem> {
         caller.require(Permission::Outbox)?;
         let number = |name| fields.get(name).and_then(|text| text.parse::<u64>().ok());
@@ -180,7 +180,7 @@ const STALE: &str = "Nothing was changed: it has changed since you looked. Look 
 
 /// Shows what an action leads to, and asks to confirm it.
 pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
-    let Wanted { at, action, words, entry, .. } = Wanted::read(site, caller, fields).await?;
+    let WantedAction { at, action, words, entry, .. } = WantedAction::read(site, caller, fields).await?;
     let main = html! {
         @if let Some(entry) = &entry {
             p.consequence { strong { (consequence(action, entry)) } }
@@ -203,7 +203,7 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
 
 /// Makes a change, and says what has come of it.
 pub(super) async fn change<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
-    let Wanted { outbox, action, entry, .. } = Wanted::read(site, caller, fields).await?;
+    let WantedAction { outbox, action, entry, .. } = WantedAction::read(site, caller, fields).await?;
     let is_changed = match &entry {
         Some(entry) => outbox.change(&caller.actor.name, entry, action).await?,
         None => false,

@@ -30,7 +30,7 @@ const MAX_AT_ONCE: usize = 64;
 const SHOWN: usize = 10_000;
 
 /// What a form wants to be done.
-struct Wanted {
+struct WantedChanges {
     kind: Kind,
     rows: Vec<(RecordId, Fence)>,
     entered: Option<Entered>,
@@ -40,7 +40,7 @@ struct Wanted {
     has_more: bool,
 }
 
-impl Wanted {
+impl WantedChanges {
     /// Reads a form, which names its operations, or wants `all` that match a filter.
     async fn read<St: Store>(
         site: &Site<St>,
@@ -110,7 +110,7 @@ async fn all_rows<St: Store>(
 
 /// Shows what an action leads to, and asks to confirm it.
 pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
-    let wanted = Wanted::read(site, caller, fields, fields.get("all")).await?;
+    let wanted = WantedChanges::read(site, caller, fields, fields.get("all")).await?;
     let form = site.operations.form();
     if wanted.kind == Kind::Answer {
         let complaint = match &wanted.entered {
@@ -160,7 +160,7 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
 }
 
 /// Asks for the answer.
-fn enter(caller: &Caller, form: Form, wanted: &Wanted, complaint: Option<&str>) -> Markup {
+fn enter(caller: &Caller, form: Form, wanted: &WantedChanges, complaint: Option<&str>) -> Markup {
     let entered = wanted.entered.clone().unwrap_or_default();
     let main = html! {
         p { (wanted.kind.consequence()) }
@@ -234,7 +234,7 @@ async fn inspected<St: Store>(site: &Site<St>, ids: Vec<RecordId>) -> Result<Vec
 
 /// Makes the changes, and shows the result of each.
 pub(super) async fn apply<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
-    let wanted = Wanted::read(site, caller, fields, None).await?;
+    let wanted = WantedChanges::read(site, caller, fields, None).await?;
     let form = site.operations.form();
     let answer = wanted.entered.as_ref().map(|entered| entered.answer(form));
     let answer = answer.transpose().map_err(Problem::wrong)?;

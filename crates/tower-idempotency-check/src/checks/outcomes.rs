@@ -33,9 +33,10 @@ pub(super) async fn server_error(probe: &Probe<'_>) -> Result<(), Stop> {
     note_if_stuck(probe, "a failed request", &again);
     let effects = probe.effects(&before, [&first, &again]).await?;
     for (severity, is_counted, what) in of_failure(probe.dialect(), &first, &again, effects, probe.can_count()) {
-        match is_counted {
-            true => probe.counted(severity, Rule::Errors, what),
-            false => probe.found(severity, Rule::Errors, what),
+        if is_counted {
+            probe.counted(severity, Rule::Errors, what);
+        } else {
+            probe.found(severity, Rule::Errors, what);
         }
     }
     Ok(())

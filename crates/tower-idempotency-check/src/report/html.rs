@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::junit::escaped;
-use crate::finding::{Checked, Outcome, Report};
+use crate::finding::{Checked, Report};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --bad: #c0392b; --warn: #b9770e; --good: #1e8449 }
@@ -29,14 +29,14 @@ impl Report {
             escaped(&self.sum())
         );
         for (number, check) in self.checks.iter().enumerate() {
-            let (class, word) = word(check);
+            let ([class, word, _], why) = check.ended();
             let _ = writeln!(
                 page,
                 "<tr><td><a href=\"#c{number}\">{}</a><br><small>{}</small></td><td>{}</td><td class=\"{class}\">{}</td></tr>",
                 check.name,
                 escaped(&check.endpoint),
                 escaped(check.question),
-                escaped(&word)
+                escaped(&format!("{word}{why}"))
             );
         }
         page.push_str("</table>\n");
@@ -53,18 +53,6 @@ impl Report {
         }
         page.push_str("</html>\n");
         page
-    }
-}
-
-fn word(check: &Checked) -> (&'static str, String) {
-    match &check.outcome {
-        Outcome::Kept => ("kept", format!("kept{}", check.notes())),
-        Outcome::Broken => match check.follows_from {
-            Some(cause) => ("follows", format!("broken, which follows from {cause}")),
-            None => ("broken", "broken".to_owned()),
-        },
-        Outcome::Skipped(why) => ("skipped", format!("skipped: {why}")),
-        Outcome::Failed(why) => ("failed", format!("could not check: {why}")),
     }
 }
 

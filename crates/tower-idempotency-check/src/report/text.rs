@@ -1,4 +1,4 @@
-//! A report for a terminal.
+//! A report for a terminal, and the words that the other forms share.
 
 use std::fmt::Write as _;
 
@@ -28,16 +28,21 @@ impl Checked {
     /// One line: the name and how it ended.
     #[must_use]
     pub fn line(&self) -> String {
-        let (word, why) = match &self.outcome {
-            Outcome::Kept => ("ok", self.notes()),
-            Outcome::Broken => match self.follows_from {
-                Some(cause) => ("BROKEN", format!(", which follows from {cause}")),
-                None => ("BROKEN", String::new()),
-            },
-            Outcome::Skipped(why) => ("skipped", format!(": {why}")),
-            Outcome::Failed(why) => ("could not check", format!(": {why}")),
-        };
+        let ([.., word], why) = self.ended();
         format!("{:<28} {word}{why}", self.name)
+    }
+
+    /// How it ended: the class of the word in a page, the word there, the word in a terminal; and what comes after it.
+    pub(crate) fn ended(&self) -> ([&'static str; 3], String) {
+        match (&self.outcome, self.follows_from) {
+            (Outcome::Kept, _) => (["kept", "kept", "ok"], self.notes()),
+            (Outcome::Broken, Some(cause)) => {
+                (["follows", "broken", "BROKEN"], format!(", which follows from {cause}"))
+            }
+            (Outcome::Broken, None) => (["broken", "broken", "BROKEN"], String::new()),
+            (Outcome::Skipped(why), _) => (["skipped"; 3], format!(": {why}")),
+            (Outcome::Failed(why), _) => (["failed", "could not check", "could not check"], format!(": {why}")),
+        }
     }
 }
 

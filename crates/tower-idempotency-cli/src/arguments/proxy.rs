@@ -23,7 +23,8 @@ pub(crate) struct Proxy {
     pub(crate) upstream_http2: bool,
     #[arg(long, help = STORE)]
     pub(crate) store: Option<String>,
-    /// What clients expect of their keys: `draft`, `stripe`, `acp` or `iceberg`. By default `draft`.
+    /// What clients expect of their keys: `draft`, `stripe`, `acp`, `iceberg`, `json-rpc` or `mcp`. By default
+    /// `draft`.
     #[arg(long)]
     pub(crate) profile: Option<String>,
     /// A header that says whose a key is, such as `X-Account`, set by a gateway in front that has asked who that is.

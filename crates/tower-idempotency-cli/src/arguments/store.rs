@@ -1,4 +1,4 @@
-//! The commands that are for a store.
+//! The commands that are for a store, and the options of all of them, which the opening reads.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What settling and forgetting share.
+//! What settling and forgetting share: the operation is looked up, the change is said and confirmed, and made.
 
 use serde_json::json;
 use tower_idempotency::operations::{Action, Applied, Change, OperationRecord, StateKind};

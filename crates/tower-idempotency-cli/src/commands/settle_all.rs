@@ -7,7 +7,7 @@ use tower_idempotency::operations::{Action, Applied, Change, ChangeError, StateK
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{Fence, RecordId};
 
-use super::settle_file::{self, Read};
+use super::settle_file::{self, FileRead};
 use crate::arguments::{Settle, StoreOptions};
 use crate::consent;
 use crate::failure::{Ended, Failure, with_causes};
@@ -56,7 +56,7 @@ pub(super) async fn run(
 }
 
 /// Makes the changes, slice by slice, and writes the result of each.
-async fn make(opened: &Opened, actor: &str, read: Read, screen: Screen) -> Result<Ended, Failure> {
+async fn make(opened: &Opened, actor: &str, read: FileRead, screen: Screen) -> Result<Ended, Failure> {
     let (operator, mut results) = (opened.operations.by(actor), Vec::<LineResult>::new());
     let mut left = read.changes.into_iter();
     // A store that is away hardly answers for the others.

@@ -10,7 +10,7 @@ use tower_idempotency::operations::Change;
 use crate::text::unmarked;
 
 /// What a file says.
-pub(super) struct Read {
+pub(super) struct FileRead {
     /// The changes, each with the number of its line.
     pub(super) changes: Vec<(usize, Change)>,
     /// How many lines have no action.
@@ -24,8 +24,8 @@ const KNOWN: [&str; 17] = [
 ];
 
 /// Reads all lines. The error names the line.
-pub(super) fn read(text: &[u8]) -> Result<Read, String> {
-    let mut read = Read { changes: Vec::new(), undecided: 0 };
+pub(super) fn read(text: &[u8]) -> Result<FileRead, String> {
+    let mut read = FileRead { changes: Vec::new(), undecided: 0 };
     let mut lines = HashMap::new();
     for (at, text) in unmarked(text)?.split(|byte| *byte == b'\n').enumerate() {
         let line = at + 1;

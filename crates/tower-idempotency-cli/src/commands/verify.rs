@@ -19,7 +19,7 @@ const MAX_AT_ONCE: usize = 16;
 
 /// What was read.
 #[derive(Default)]
-struct Read {
+struct Verified {
     /// How many operations there are in each state.
     states: BTreeMap<&'static str, u64>,
     damaged: Vec<(RecordId, String)>,
@@ -27,7 +27,7 @@ struct Read {
 
 pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(of.store, options).await?;
-    let Read { states, damaged } = opened.closed_after(read).await?;
+    let Verified { states, damaged } = opened.closed_after(read).await?;
     let mut text = String::new();
     for (id, reason) in &damaged {
         text.push_str(&format!("{id}  {reason}\n"));
@@ -39,8 +39,8 @@ pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: Screen) -> 
     Ok(if damaged.is_empty() { Ended::Well } else { Ended::Badly })
 }
 
-async fn read(opened: &Opened) -> Result<Read, Failure> {
-    let (mut read, all) = (Read::default(), Filter::all());
+async fn read(opened: &Opened) -> Result<Verified, Failure> {
+    let (mut read, all) = (Verified::default(), Filter::all());
     let states = opened.each(Some(&all)).map_ok(|operation| state(opened, operation));
     let mut states = pin!(states.try_buffered(MAX_AT_ONCE));
     while let Some((id, state)) = states.try_next().await? {

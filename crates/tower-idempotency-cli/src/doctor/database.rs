@@ -6,8 +6,8 @@ use tower_idempotency::clock::Timestamp;
 use tower_idempotency_shared::{Backend, Guarantee};
 
 use super::claims::{self, Fault};
+use super::grade::Grade;
 use super::report::Report;
-use super::verdict::Verdict;
 use crate::failure::Failure;
 
 /// The namespace of the test's rows, which no service has.
@@ -16,11 +16,7 @@ pub(super) const NAMESPACE: &str = "idem-doctor";
 const CLOCKS_DIFFER: Duration = Duration::from_secs(5);
 
 /// What can be lost with the database as it is set up.
-pub(super) fn losses(
-    guarantee: &Guarantee,
-    judge: impl Fn(&str) -> Verdict,
-    report: &mut Report,
-) -> Result<(), Failure> {
+pub(super) fn losses(guarantee: &Guarantee, judge: impl Fn(&str) -> Grade, report: &mut Report) -> Result<(), Failure> {
     report.note("set-up", guarantee.setup.clone())?;
     for loss in &guarantee.loses {
         report.found("can lose", judge(loss), loss.clone())?;
@@ -50,7 +46,7 @@ pub(super) async fn test_claims<B: Backend>(
             report.all_good(seen)?;
             clock(asked, now, report)
         }
-        Err(Fault::Broken(check, fault)) => report.found(check, Verdict::ClaimIgnored, fault),
+        Err(Fault::Broken(check, fault)) => report.found(check, Grade::ClaimIgnored, fault),
         Err(Fault::Failed(why)) => report.unclear("claim twice", format!("it could not be tried: {why}")),
     }
 }
@@ -65,5 +61,5 @@ fn clock(asked: SystemTime, theirs: Timestamp, report: &mut Report) -> Result<()
     }
     let apart = humantime::format_duration(Duration::from_secs(u64::try_from(apart / 1_000).unwrap_or(u64::MAX)));
     let which = if theirs < before { "behind" } else { "ahead of" };
-    report.found("clock", Verdict::Clock, format!("the database's clock is {apart} {which} this machine's"))
+    report.found("clock", Grade::Clock, format!("the database's clock is {apart} {which} this machine's"))
 }

@@ -7,8 +7,8 @@ use tower_idempotency::internals::MAX_DEFAULT_FREE;
 use tower_idempotency::store::{Gauges, OpenError, Store as _};
 
 use super::claims::Fault;
+use super::grade::Grade;
 use super::report::Report;
-use super::verdict::Verdict;
 use super::{file_system, records, syncs};
 use crate::address::Directory;
 use crate::failure::Failure;
@@ -23,7 +23,7 @@ pub(super) async fn test(directory: &Directory, report: &mut Report) -> Result<(
     // Nothing is written to a directory that is not a store's.
     if path.join(LOCK_FILE).exists() {
         if let Some(other) = owner_is_other(path) {
-            return report.found("rights", Verdict::NotTested, other);
+            return report.found("rights", Grade::NotTested, other);
         }
         rights(path, report)?;
         let canonical = std::fs::canonicalize(path).map_err(|error| Failure::Store(error.to_string()))?;
@@ -31,7 +31,7 @@ pub(super) async fn test(directory: &Directory, report: &mut Report) -> Result<(
         syncs::test(&canonical, report)?;
         clock(path, report)?;
     }
-    report.found("copies", Verdict::OneCopy, "its disk is the only copy, but for backups")?;
+    report.found("copies", Grade::OneCopy, "its disk is the only copy, but for backups")?;
     let store = match opened(directory).await {
         Ok(store) => store,
         Err(error) => return not_opened(&error, report),
@@ -40,19 +40,19 @@ pub(super) async fn test(directory: &Directory, report: &mut Report) -> Result<(
     space(&store.gauges(), report)?;
     match records::test(store, directory).await {
         Ok(seen) => report.all_good(seen),
-        Err(Fault::Broken(check, fault)) => report.found(check, Verdict::ClaimIgnored, fault),
-        Err(Fault::Failed(why)) => report.found("claim twice", Verdict::Damaged, why),
+        Err(Fault::Broken(check, fault)) => report.found(check, Grade::ClaimIgnored, fault),
+        Err(Fault::Failed(why)) => report.found("claim twice", Grade::Damaged, why),
     }
 }
 
 fn not_opened(error: &OpenError, report: &mut Report) -> Result<(), Failure> {
-    let verdict = match error {
-        OpenError::Lost { .. } | OpenError::Database { .. } | OpenError::LockMissing { .. } => Verdict::Damaged,
-        OpenError::Format { .. } | OpenError::Incompatible { .. } => Verdict::OtherRelease,
-        OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Verdict::Refused,
-        _ => Verdict::NotTested,
+    let grade = match error {
+        OpenError::Lost { .. } | OpenError::Database { .. } | OpenError::LockMissing { .. } => Grade::Damaged,
+        OpenError::Format { .. } | OpenError::Incompatible { .. } => Grade::OtherRelease,
+        OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Grade::Refused,
+        _ => Grade::NotTested,
     };
-    report.found("open", verdict, reason(error))
+    report.found("open", grade, reason(error))
 }
 
 /// Answers may have personal data.
@@ -80,7 +80,7 @@ fn clock(path: &Path, report: &mut Report) -> Result<(), Failure> {
             let ahead = humantime::format_duration(std::time::Duration::from_secs(ahead.as_secs()));
             report.found(
                 "clock",
-                Verdict::Clock,
+                Grade::Clock,
                 format!("the store was written to {ahead} from now, by this machine's clock"),
             )
         }

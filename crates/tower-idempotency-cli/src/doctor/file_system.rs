@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::grade::Grade;
 use super::report::Report;
-use super::verdict::Verdict;
 use crate::failure::Failure;
 
 /// A mount, as `/proc/self/mountinfo` has it.
@@ -19,8 +19,8 @@ pub(super) fn test(directory: &Path, report: &mut Report) -> Result<(), Failure>
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     match mount_of(&mounts, directory) {
         Some(mount) => {
-            let (verdict, found) = judge(&mount);
-            report.found("file system", verdict, found)
+            let (grade, found) = judge(&mount);
+            report.found("file system", grade, found)
         }
         None => report.unclear("file system", "it is not known on this system"),
     }
@@ -32,27 +32,27 @@ pub(super) fn is_direct(directory: &Path) -> bool {
     mount_of(&mounts, directory).is_some_and(|mount| mount.options.iter().any(|option| option.starts_with("dax")))
 }
 
-fn judge(Mount { point, kind, options }: &Mount) -> (Verdict, String) {
+fn judge(Mount { point, kind, options }: &Mount) -> (Grade, String) {
     let at = format!("{kind} at {}", point.display());
     match kind.as_str() {
         "tmpfs" | "ramfs" | "devtmpfs" => {
-            (Verdict::NotDurable, format!("{at} is in memory: all is lost when the machine stops"))
+            (Grade::NotDurable, format!("{at} is in memory: all is lost when the machine stops"))
         }
         "ext3" | "ext4" | "xfs" | "btrfs" | "zfs" | "f2fs" | "bcachefs" => {
             let unsafe_option = options.iter().find(|option| matches!(option.as_str(), "nobarrier" | "barrier=0"));
             match unsafe_option {
                 Some(option) => (
-                    Verdict::NotDurable,
+                    Grade::NotDurable,
                     format!("{at} is mounted with {option}: a sync may leave data in the disk's cache"),
                 ),
-                None => (Verdict::Good, at),
+                None => (Grade::Good, at),
             }
         }
         "overlay" | "aufs" => (
-            Verdict::Unclear,
+            Grade::Unclear,
             format!("{at} is a container's own layer, and goes with the container: put the store on a volume"),
         ),
-        _ => (Verdict::Unclear, format!("{at}: it is not known what a sync or a lock does there")),
+        _ => (Grade::Unclear, format!("{at}: it is not known what a sync or a lock does there")),
     }
 }
 
@@ -93,17 +93,17 @@ mod tests {
 
     #[test]
     fn the_mount_of_a_directory_decides() {
-        for (directory, verdict, said) in [
-            ("/var/lib/payments", Verdict::Good, "ext4 at /"),
-            ("/dev/shm/p", Verdict::NotDurable, "in memory"),
-            ("/srv/my data/p", Verdict::NotDurable, "nobarrier"),
-            ("/srv/over/p", Verdict::Good, "ext4 at /srv/over"),
-            ("/srv/overthere", Verdict::Good, "ext4 at /"),
-            ("/srv/net", Verdict::Unclear, "nfs4"),
-            ("/srv/layer/p", Verdict::Unclear, "put the store on a volume"),
+        for (directory, grade, said) in [
+            ("/var/lib/payments", Grade::Good, "ext4 at /"),
+            ("/dev/shm/p", Grade::NotDurable, "in memory"),
+            ("/srv/my data/p", Grade::NotDurable, "nobarrier"),
+            ("/srv/over/p", Grade::Good, "ext4 at /srv/over"),
+            ("/srv/overthere", Grade::Good, "ext4 at /"),
+            ("/srv/net", Grade::Unclear, "nfs4"),
+            ("/srv/layer/p", Grade::Unclear, "put the store on a volume"),
         ] {
             let found = judge(&mount_of(MOUNTS, Path::new(directory)).unwrap());
-            assert!(found.0 == verdict && found.1.contains(said), "{directory}: {found:?}");
+            assert!(found.0 == grade && found.1.contains(said), "{directory}: {found:?}");
         }
         assert_eq!(mount_of("nonsense\n1 2 - x", Path::new("/")), None);
     }

@@ -5,8 +5,8 @@ use tower_idempotency_postgres::tokio_postgres::types::Type;
 use tower_idempotency_shared::Backend as _;
 
 use super::database::{NAMESPACE, losses, test_claims};
+use super::grade::Grade;
 use super::report::Report;
-use super::verdict::Verdict;
 use crate::address::Database;
 use crate::arguments::StoreOptions;
 use crate::failure::{Failure, with_causes};
@@ -24,7 +24,7 @@ pub(super) async fn test(database: &Database, options: &StoreOptions, report: &m
     report.good("rights", "the role may do all that the store does in this namespace")?;
     rows(&connected, report).await?;
     let guarantee = application.guarantee().await.map_err(Failure::of)?;
-    losses(&guarantee, verdict, report)?;
+    losses(&guarantee, grade, report)?;
     drop(application);
     let builder = prepared(database, Some(NAMESPACE), options)?;
     let opened = async { Ok::<_, PostgresError>((builder.clone().open().await?, builder.open().await?)) }.await;
@@ -43,12 +43,12 @@ pub(super) async fn test(database: &Database, options: &StoreOptions, report: &m
 }
 
 fn not_opened(error: &PostgresError, report: &mut Report) -> Result<(), Failure> {
-    let (check, verdict) = match error {
-        PostgresError::Schema { .. } => ("schema", Verdict::OtherRelease),
-        PostgresError::Refused { .. } => ("rights", Verdict::Refused),
-        _ => ("connection", Verdict::NotTested),
+    let (check, grade) = match error {
+        PostgresError::Schema { .. } => ("schema", Grade::OtherRelease),
+        PostgresError::Refused { .. } => ("rights", Grade::Refused),
+        _ => ("connection", Grade::NotTested),
     };
-    report.found(check, verdict, with_causes(error))
+    report.found(check, grade, with_causes(error))
 }
 
 async fn schema(connected: &Connected, report: &mut Report) -> Result<(), Failure> {
@@ -56,8 +56,8 @@ async fn schema(connected: &Connected, report: &mut Report) -> Result<(), Failur
     let found =
         format!("SELECT max(version)::integer, to_regclass('{schema}.operation') IS NOT NULL FROM {schema}.version");
     let row = client.query_typed_one(&found, &[]).await.map_err(Failure::of)?;
-    let (version, has_view) =
-        (row.try_get::<_, Option<i32>>(0).ok().flatten().unwrap_or(0), row.try_get(1).unwrap_or(false));
+    let version = row.try_get::<_, Option<i32>>(0).map_err(Failure::of)?.unwrap_or(0);
+    let has_view: bool = row.try_get(1).map_err(Failure::of)?;
     report.good("schema", format!("version {version} is there, which this release can use"))?;
     if !has_view {
         report.note("schema", "the view for people is missing; a migration adds it, and no service needs it")?;
@@ -80,21 +80,23 @@ async fn rows(connected: &Connected, report: &mut Report) -> Result<(), Failure>
         client.batch_execute("COMMIT").await.map(|()| row)
     };
     let row = counted.await.map_err(Failure::of)?;
-    match (row.try_get::<_, i64>(0).unwrap_or(0), row.try_get::<_, Option<String>>(1).ok().flatten()) {
-        (count, Some(first)) => {
+    let count: i64 = row.try_get(0).map_err(Failure::of)?;
+    match row.try_get::<_, Option<String>>(1).map_err(Failure::of)? {
+        Some(first) => {
             let found = format!("rows whose id or session has not 32 bytes: {count}, such as {first}");
-            report.found("rows", Verdict::Damaged, found)
+            report.found("rows", Grade::Damaged, found)
         }
-        _ => report.good("rows", "each id and each session has 32 bytes"),
+        None => report.good("rows", "each id and each session has 32 bytes"),
     }
 }
 
-/// Judges a loss. One that this release does not know is taken for the worst.
-fn verdict(loss: &str) -> Verdict {
+/// Judges a loss by its words, which `guarantee.rs` of tower-idempotency-postgres has. One that this release does not
+/// know is taken for the worst.
+fn grade(loss: &str) -> Grade {
     let of_the_last_copy = ["no standby is waited for", "synchronous_commit is remote_write"];
     match of_the_last_copy.iter().any(|known| loss.contains(known)) {
-        true => Verdict::OneCopy,
-        false => Verdict::NotDurable,
+        true => Grade::OneCopy,
+        false => Grade::NotDurable,
     }
 }
 
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_loss_that_is_not_known_is_taken_for_the_worst() {
-        assert_eq!(verdict("Something else."), Verdict::NotDurable);
-        assert_eq!(verdict("What …: no standby is waited for (synchronous_standby_names is empty)."), Verdict::OneCopy);
+        assert_eq!(grade("Something else."), Grade::NotDurable);
+        assert_eq!(grade("What …: no standby is waited for (synchronous_standby_names is empty)."), Grade::OneCopy);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_idempotency::engine::ClaimPolicy;
 use tower_idempotency::internals::{
-    Applied, Claim, Operation, Origin, Records as _, Reply, Resolution, State, Transition,
+    Claim, Operation, Origin, Records as _, Reply, Resolution, State, Stepped, Transition,
 };
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, Fingerprint, RecordId};
@@ -20,7 +20,7 @@ const KEPT: Duration = Duration::from_secs(60);
 pub(super) async fn test(store: AnyStore, directory: &Directory) -> Result<Seen, Fault> {
     let id = new_id();
     let broken = |check, fault: &str| Err(Fault::Broken(check, fault.to_owned()));
-    let Applied { reply: Reply::Taken, record: Some(taken) } = store.apply(id, claim(id)).await? else {
+    let Stepped { reply: Reply::Taken, record: Some(taken) } = store.apply(id, claim(id)).await? else {
         return broken("claim", "a claim of a new key was not granted");
     };
     if is_granted(&store.apply(id, claim(id)).await?) {
@@ -47,7 +47,7 @@ pub(super) async fn test(store: AnyStore, directory: &Directory) -> Result<Seen,
     Ok(seen)
 }
 
-fn is_granted(applied: &Applied) -> bool {
+fn is_granted(applied: &Stepped) -> bool {
     applied.reply == Reply::Taken
 }
 

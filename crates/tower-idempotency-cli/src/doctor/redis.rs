@@ -4,8 +4,8 @@ use tower_idempotency_redis::{RedisBackend, RedisError};
 use tower_idempotency_shared::{Backend as _, Clocks};
 
 use super::database::{NAMESPACE, losses, test_claims};
+use super::grade::Grade;
 use super::report::Report;
-use super::verdict::Verdict;
 use crate::address::RedisDatabase;
 use crate::arguments::StoreOptions;
 use crate::failure::{Failure, with_causes};
@@ -25,7 +25,7 @@ pub(super) async fn test(database: &RedisDatabase, options: &StoreOptions, repor
     report.good("connection", "the database is reached, and takes writes")?;
     report.good("rights", "the user may do all that the store does in this namespace")?;
     let guarantee = application.guarantee().await.map_err(Failure::of)?;
-    losses(&guarantee, verdict, report)?;
+    losses(&guarantee, grade, report)?;
     drop(application);
     let builder = builder.namespace(NAMESPACE).map_err(Failure::of)?;
     let opened = async { Ok::<_, RedisError>((builder.clone().open().await?, builder.open().await?)) }.await;
@@ -46,31 +46,32 @@ async fn clean_up(backend: &RedisBackend, report: &mut Report) -> Result<(), Fai
 }
 
 fn not_opened(error: &RedisError, report: &mut Report) -> Result<(), Failure> {
-    let (check, verdict) = check_of(error);
-    report.found(check, verdict, with_causes(error))
+    let (check, grade) = check_of(error);
+    report.found(check, grade, with_causes(error))
 }
 
-fn check_of(error: &RedisError) -> (&'static str, Verdict) {
+fn check_of(error: &RedisError) -> (&'static str, Grade) {
     match error {
-        RedisError::ClaimIgnored => ("claim twice", Verdict::ClaimIgnored),
-        RedisError::Unsupported { .. } => ("server", Verdict::OtherRelease),
-        RedisError::Refused { .. } => ("rights", Verdict::Refused),
-        RedisError::NotDurable { .. } => ("can lose", Verdict::NotDurable),
-        _ => ("connection", Verdict::NotTested),
+        RedisError::ClaimIgnored => ("claim twice", Grade::ClaimIgnored),
+        RedisError::Unsupported { .. } => ("server", Grade::OtherRelease),
+        RedisError::Refused { .. } => ("rights", Grade::Refused),
+        RedisError::NotDurable { .. } => ("can lose", Grade::NotDurable),
+        _ => ("connection", Grade::NotTested),
     }
 }
 
-/// Judges a loss. One that this release does not know is taken for the worst.
-fn verdict(loss: &str) -> Verdict {
+/// Judges a loss by its words, which `guarantee.rs` of tower-idempotency-redis has. One that this release does not know
+/// is taken for the worst.
+fn grade(loss: &str) -> Grade {
     let has = |known: &str| loss.contains(known);
     let unclear = ["unknown", "CVE-", "lose power together", "then its disk counts", "that was not waited for"];
     if unclear.into_iter().any(has) {
         // People have to judge whether that can happen to these servers.
-        Verdict::Unclear
+        Grade::Unclear
     } else if has("this one's disk is lost") {
-        Verdict::OneCopy
+        Grade::OneCopy
     } else {
-        Verdict::NotDurable
+        Grade::NotDurable
     }
 }
 
@@ -85,11 +86,11 @@ mod tests {
         // A reason says nothing to this test: a host may have any name.
         let reason = "NOPERM.does-not-compare-and-set.example:1: it is older than Redis 7.0".to_owned();
         for (error, found) in [
-            (RedisError::Unsupported { reason: reason.clone() }, ("server", Verdict::OtherRelease)),
-            (RedisError::Refused { reason: reason.clone() }, ("rights", Verdict::Refused)),
-            (RedisError::NotDurable { reason: reason.clone() }, ("can lose", Verdict::NotDurable)),
-            (RedisError::Away { waited: Duration::ZERO, reason }, ("connection", Verdict::NotTested)),
-            (RedisError::ClaimIgnored, ("claim twice", Verdict::ClaimIgnored)),
+            (RedisError::Unsupported { reason: reason.clone() }, ("server", Grade::OtherRelease)),
+            (RedisError::Refused { reason: reason.clone() }, ("rights", Grade::Refused)),
+            (RedisError::NotDurable { reason: reason.clone() }, ("can lose", Grade::NotDurable)),
+            (RedisError::Away { waited: Duration::ZERO, reason }, ("connection", Grade::NotTested)),
+            (RedisError::ClaimIgnored, ("claim twice", Grade::ClaimIgnored)),
         ] {
             assert_eq!(check_of(&error), found, "{error}");
         }
@@ -98,13 +99,13 @@ mod tests {
     #[test]
     fn a_loss_that_is_not_known_is_taken_for_the_worst() {
         for (loss, judged) in [
-            ("Something else.", Verdict::NotDurable),
-            ("Any record, when the memory is full: maxmemory-policy is allkeys-lru.", Verdict::NotDurable),
-            ("Any record, when the memory is full: maxmemory-policy is unknown.", Verdict::Unclear),
-            ("Any record, if this release has …: CVE-2026-23631.", Verdict::Unclear),
-            ("What …, when another server takes over or this one's disk is lost (durability aof).", Verdict::OneCopy),
+            ("Something else.", Grade::NotDurable),
+            ("Any record, when the memory is full: maxmemory-policy is allkeys-lru.", Grade::NotDurable),
+            ("Any record, when the memory is full: maxmemory-policy is unknown.", Grade::Unclear),
+            ("Any record, if this release has …: CVE-2026-23631.", Grade::Unclear),
+            ("What …, when another server takes over or this one's disk is lost (durability aof).", Grade::OneCopy),
         ] {
-            assert_eq!(verdict(loss), judged, "{loss}");
+            assert_eq!(grade(loss), judged, "{loss}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::claims::Seen;
-use super::verdict::Verdict;
+use super::grade::Grade;
 use crate::failure::{Ended, Failure};
 use crate::screen::Screen;
 
@@ -12,12 +12,12 @@ use crate::screen::Screen;
 pub(super) struct Report {
     screen: Screen,
     checks: Vec<Value>,
-    verdict: Verdict,
+    grade: Grade,
 }
 
 impl Report {
     pub(super) fn new(screen: Screen) -> Self {
-        Self { screen, checks: Vec::new(), verdict: Verdict::Good }
+        Self { screen, checks: Vec::new(), grade: Grade::Good }
     }
 
     /// Something that is neither good nor bad.
@@ -37,21 +37,16 @@ impl Report {
 
     /// Something that could not be tested, or that people have to judge.
     pub(super) fn unclear(&mut self, check: &'static str, found: impl Into<String>) -> Result<(), Failure> {
-        self.found(check, Verdict::Unclear, found)
+        self.found(check, Grade::Unclear, found)
     }
 
-    /// Something from which the verdict follows.
-    pub(super) fn found(
-        &mut self,
-        check: &'static str,
-        verdict: Verdict,
-        found: impl Into<String>,
-    ) -> Result<(), Failure> {
-        self.verdict = self.verdict.max(verdict);
-        let mark = match verdict {
-            Verdict::Good => "good",
-            Verdict::OneCopy => "note",
-            Verdict::Unclear | Verdict::NotTested => "unclear",
+    /// Something from which the grade follows.
+    pub(super) fn found(&mut self, check: &'static str, grade: Grade, found: impl Into<String>) -> Result<(), Failure> {
+        self.grade = self.grade.max(grade);
+        let mark = match grade {
+            Grade::Good => "good",
+            Grade::OneCopy => "note",
+            Grade::Unclear | Grade::NotTested => "unclear",
             _ => "BAD",
         };
         self.add(check, mark, found.into())
@@ -65,10 +60,10 @@ impl Report {
 
     /// Ends with the sentence.
     pub(super) fn end(self) -> Result<Ended, Failure> {
-        let Self { screen, checks, verdict } = self;
-        let sentence = verdict.sentence();
-        let value = json!({ "checks": checks, "result": verdict.name(), "sentence": sentence });
+        let Self { screen, checks, grade } = self;
+        let sentence = grade.sentence();
+        let value = json!({ "checks": checks, "result": grade.name(), "sentence": sentence });
         screen.answer(format_args!("\n{sentence}"), &value)?;
-        Ok(verdict.end())
+        Ok(grade.end())
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::claims::random;
 use super::disk::Disk;
 use super::file_system;
+use super::grade::Grade;
 use super::report::Report;
-use super::verdict::Verdict;
 use crate::failure::Failure;
 
 /// The file that is written and synced.
@@ -28,8 +28,8 @@ pub(super) fn test(directory: &Path, report: &mut Report) -> Result<(), Failure>
     let disk = Disk::of(directory).filter(|_| !file_system::is_direct(directory));
     match measured(directory, disk.as_ref()) {
         Ok((median, reached)) => {
-            let (verdict, found) = judge(median, reached);
-            report.found("syncs", verdict, found)?;
+            let (grade, found) = judge(median, reached);
+            report.found("syncs", grade, found)?;
         }
         Err(error) => report.unclear("syncs", format!("they could not be tried: {error}"))?,
     }
@@ -44,19 +44,19 @@ pub(super) fn test(directory: &Path, report: &mut Report) -> Result<(), Failure>
 
 /// Judges syncs of which half took longer than `median`, by how many the disk has written as many bytes for; `None` if
 /// its writes are not counted.
-fn judge(median: Duration, reached: Option<usize>) -> (Verdict, String) {
+fn judge(median: Duration, reached: Option<usize>) -> (Grade, String) {
     let longest = Duration::from_micros(u64::try_from(median.as_micros()).unwrap_or(u64::MAX - 1) + 1);
     let longest = humantime::format_duration(longest);
     let each = format!("of {SYNCS} syncs of {} KiB, half took less than {longest}", BYTES / 1024);
     match reached {
         // While others write, some may look as if they had.
         Some(reached) if reached <= SYNCS / 2 => (
-            Verdict::NotDurable,
+            Grade::NotDurable,
             format!("syncs do nothing: {each}, and the disk has written the data before {reached} of them returned"),
         ),
-        _ if median < IMPOSSIBLE => (Verdict::NotDurable, format!("syncs do nothing: {each}, and no disk is so fast")),
-        Some(_) => (Verdict::Good, format!("{each}, and the disk had written the data when they returned")),
-        None => (Verdict::Unclear, format!("{each}; the writes of this file system's disk can't be counted")),
+        _ if median < IMPOSSIBLE => (Grade::NotDurable, format!("syncs do nothing: {each}, and no disk is so fast")),
+        Some(_) => (Grade::Good, format!("{each}, and the disk had written the data when they returned")),
+        None => (Grade::Unclear, format!("{each}; the writes of this file system's disk can't be counted")),
     }
 }
 
@@ -107,19 +107,19 @@ mod tests {
     #[test]
     fn syncs_that_leave_the_disk_alone_do_nothing() {
         let slow = Duration::from_millis(2);
-        for (median, reached, verdict) in [
-            (slow, Some(SYNCS), Verdict::Good),
+        for (median, reached, grade) in [
+            (slow, Some(SYNCS), Grade::Good),
             // Others have written meanwhile.
-            (slow, Some(SYNCS - 1), Verdict::Good),
-            (slow, Some(0), Verdict::NotDurable),
-            (slow, Some(2), Verdict::NotDurable),
-            (slow, Some(SYNCS / 2), Verdict::NotDurable),
-            (slow, Some(SYNCS / 2 + 1), Verdict::Good),
-            (Duration::from_nanos(300), Some(SYNCS), Verdict::NotDurable),
-            (Duration::from_nanos(300), None, Verdict::NotDurable),
-            (slow, None, Verdict::Unclear),
+            (slow, Some(SYNCS - 1), Grade::Good),
+            (slow, Some(0), Grade::NotDurable),
+            (slow, Some(2), Grade::NotDurable),
+            (slow, Some(SYNCS / 2), Grade::NotDurable),
+            (slow, Some(SYNCS / 2 + 1), Grade::Good),
+            (Duration::from_nanos(300), Some(SYNCS), Grade::NotDurable),
+            (Duration::from_nanos(300), None, Grade::NotDurable),
+            (slow, None, Grade::Unclear),
         ] {
-            assert_eq!(judge(median, reached).0, verdict, "{median:?} {reached:?}");
+            assert_eq!(judge(median, reached).0, grade, "{median:?} {reached:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Opens a directory that no process has open.
+//! Opens a directory that no process has open. The opening marks the runs that the last process left as interrupted: so
+//! a stuck run can be settled once `idem` has the directory.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! An open store of any kind.
+//! An open store of any kind: opened for a command (`at`), or to settle operations (`to_settle`), whose answers are
+//! kept for another time; then read page by page (`each`), and closed after the command (`closed_after`).
 
 use std::time::Duration;
 

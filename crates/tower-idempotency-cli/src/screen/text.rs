@@ -87,6 +87,9 @@ pub(crate) fn answer(answer: &Answer) -> String {
     }
 }
 
+/// Returns a text in which controls are escaped, which a terminal would obey. The operators' page also writes out what
+/// is not seen (`text.rs` of tower-idempotency-admin): there a text is a part of a sentence, and here it is what was
+/// asked for.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let mut text = String::new();
     for char in String::from_utf8_lossy(bytes).chars() {

@@ -1,3 +1,5 @@
+//! One call with reqwest's types: its attempts, over a service or over the middlewares below.
+
 use std::future::Future;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! The layer as a middleware of reqwest-middleware.
+
 use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};

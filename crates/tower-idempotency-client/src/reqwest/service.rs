@@ -1,3 +1,5 @@
+//! The layer's service over a service with reqwest's types.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,3 +1,5 @@
+//! A strategy for reqwest-retry that leaves the layer's calls alone.
+
 use std::fmt;
 
 use reqwest::Response;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Applied, Cursor, List, ListedRecord, Owner, Page, Record, Reply, State, Transition,
+    Cursor, List, ListedRecord, Owner, Page, Record, Reply, State, Stepped, Transition,
 };
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Store, StoreError};
@@ -28,18 +28,18 @@ impl<St: Store> Rule<'_, St> {
         self.subject.another_process.as_ref().unwrap_or(&self.subject.store)
     }
 
-    pub(super) async fn apply(&self, id: RecordId, transition: &Transition) -> Applied {
+    pub(super) async fn apply(&self, id: RecordId, transition: &Transition) -> Stepped {
         self.apply_by(&self.subject.store, id, transition).await
     }
 
     /// Sends a transition, and again where nothing was done, or where it does no harm, until it is decided.
-    pub(super) async fn apply_by(&self, store: &St, id: RecordId, transition: &Transition) -> Applied {
+    pub(super) async fn apply_by(&self, store: &St, id: RecordId, transition: &Transition) -> Stepped {
         let ends =
             matches!(transition, Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. });
         let give_up = Instant::now() + BOUND;
         loop {
             let error = match store.apply(id, transition.clone()).await {
-                Ok(Applied { reply, record }) => return Applied { reply, record: record.map(judged) },
+                Ok(Stepped { reply, record }) => return Stepped { reply, record: record.map(judged) },
                 Err(error) => error,
             };
             let may_be_sent_again = match &error {
@@ -61,7 +61,7 @@ impl<St: Store> Rule<'_, St> {
 
     /// Sends a transition that has to be taken.
     pub(super) async fn taken_by(&self, store: &St, id: RecordId, transition: &Transition) -> Option<Record> {
-        let Applied { reply, record } = self.apply_by(store, id, transition).await;
+        let Stepped { reply, record } = self.apply_by(store, id, transition).await;
         self.check(reply == Reply::Taken, || format!("to {} was refused over {record:?}", name_of(transition)));
         record
     }
@@ -72,7 +72,7 @@ impl<St: Store> Rule<'_, St> {
 
     /// Sends a transition that must be refused.
     pub(super) async fn refused_by(&self, store: &St, id: RecordId, transition: &Transition) -> Option<Record> {
-        let Applied { reply, record } = self.apply_by(store, id, transition).await;
+        let Stepped { reply, record } = self.apply_by(store, id, transition).await;
         self.check(reply == Reply::Refused, || format!("to {} was taken, and made {record:?}", name_of(transition)));
         record
     }

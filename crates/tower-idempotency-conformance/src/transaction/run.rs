@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::future::ready;
 
 use tower_idempotency::internals::End;
-use tower_idempotency::internals::{Applied, Records as _, Reply, Transition};
+use tower_idempotency::internals::{Records as _, Reply, Stepped, Transition};
 use tower_idempotency::store::CommitError;
 use tower_idempotency_shared::{Clocks, PendingTransaction, RecordInTransaction, Row, RunRecord, Write};
 
@@ -31,7 +31,7 @@ impl<B: RecordInTransaction> Rule<'_, B> {
     pub(super) async fn begin(&self, is_free: bool) -> Run<B> {
         let (id, store) = (fresh_id(), &self.subject.store);
         let applied = self.within(store.apply(id, Transition::Claim(repeatable()))).await;
-        let Ok(Applied { reply: Reply::Taken, record: Some(record) }) = applied else {
+        let Ok(Stepped { reply: Reply::Taken, record: Some(record) }) = applied else {
             self.fail(format!("a claim was answered {applied:?}"))
         };
         let Transition::Complete(completion) = complete(hold(id, &record), OUTCOME) else { unreachable!() };

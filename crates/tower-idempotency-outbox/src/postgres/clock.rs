@@ -1,4 +1,4 @@
-//! The clocks of a process, next to the database's.
+//! The clocks of a process, next to the database's. A lease, an update and a sweep each ask them.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::OnceLock;
@@ -41,7 +41,7 @@ impl Clock {
     /// Begins, with the database's time and what the table has.
     pub(super) fn begin(&self, database: SystemTime, floor: Option<SystemTime>) {
         let wall = SystemTime::now();
-        let (kept, is_agreed) = own(database, wall, floor);
+        let (kept, is_agreed) = time_at_the_beginning(database, wall, floor);
         let floor = floor.unwrap_or_else(|| database.min(wall));
         let process = RandomState::new().hash_one(wall) as i64;
         self.0.get_or_init(|| (Instant::now(), Now { wall, kept, floor, is_agreed, process, elapsed: 0.0 }));
@@ -50,17 +50,15 @@ impl Clock {
 
 /// The time that a process begins with, and whether two clocks agree on it. If they do not, waits need a time that all
 /// relays have, which is the database's, unless the other relays have the wall clock's.
-fn own(database: SystemTime, wall: SystemTime, floor: Option<SystemTime>) -> (SystemTime, bool) {
+fn time_at_the_beginning(database: SystemTime, wall: SystemTime, floor: Option<SystemTime>) -> (SystemTime, bool) {
     let apart = database.duration_since(wall).unwrap_or_else(|behind| behind.duration());
     if apart <= AGREED {
         return (database, true);
     }
     // No clock that is right is before this time.
-    let is_fresh = |time: SystemTime| floor.and_then(|floor| time.duration_since(floor).ok()).map(|age| age <= FRESH);
-    match (is_fresh(database), is_fresh(wall)) {
-        (Some(false) | None, Some(true)) => (wall, false),
-        _ => (database, false),
-    }
+    let age = |time: SystemTime| floor.and_then(|floor| time.duration_since(floor).ok());
+    let is_fresh = |time| age(time).is_some_and(|age| age <= FRESH);
+    (if is_fresh(wall) && !is_fresh(database) { wall } else { database }, false)
 }
 
 #[cfg(test)]
@@ -95,7 +93,7 @@ mod tests {
             (at(9_000), at(5_000), Some(at(100)), (at(9_000), false)),
             (at(5_000), at(9_000), Some(at(100)), (at(5_000), false)),
         ] {
-            assert_eq!(own(database, wall, floor), expected, "{database:?} {wall:?} {floor:?}");
+            assert_eq!(time_at_the_beginning(database, wall, floor), expected, "{database:?} {wall:?} {floor:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A connection of the pool, and the time that a statement has on it.
+//! A connection of the pool, and the time that a statement has on it. Each statement takes one.
 
 use std::time::Duration;
 

@@ -1,3 +1,6 @@
+//! The outbox in PostgreSQL: what applications call, and the trait [`Outbox`]. Each method sends a statement of
+//! `statements.rs`, so a call comes through here when it is put in, leased, updated and swept.
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is read of a statement's rows.
+//! What is read of a statement's rows: of those of a lease, and of each look.
 
 use std::time::Duration;
 

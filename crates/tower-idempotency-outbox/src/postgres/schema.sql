@@ -1,4 +1,5 @@
--- An outbox of HTTP calls. `outbox` stands for the schema's name.
+-- An outbox of HTTP calls. `outbox` is the schema's name here, and `statements.rs` writes the real one. The table has a
+-- row for each call, and the function `put` is what applications call.
 
 CREATE TABLE outbox.call (
     -- The order in which calls were stored.

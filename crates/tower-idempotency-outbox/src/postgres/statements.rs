@@ -1,4 +1,4 @@
-//! What is sent to the database, for the schema of an outbox.
+//! What is sent to the database, for the schema of an outbox: the statements of each step of a call, made once.
 
 use crate::OutboxError;
 

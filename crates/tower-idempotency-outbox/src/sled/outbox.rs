@@ -1,3 +1,6 @@
+//! The outbox in a tree of sled: what applications call, and the trait [`Outbox`]. Each method is a transaction over
+//! `tree.rs`, so a call comes through here when it is put in, leased, updated and swept.
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
@@ -281,6 +284,7 @@ impl Outbox for SledOutbox {
         });
         let old = old.await?;
         let is_full = old.len() == DELETED_AT_ONCE;
+        // Also where nothing is old: the outbox's own time goes on from what was written last.
         self.write(move |tree| {
             tree::write_time(tree, now)?;
             for &position in &old {

@@ -1,4 +1,4 @@
-//! The few connections that calls share. Each is one call's at a time.
+//! The few connections that calls share. Each is one call's at a time: a call takes one here, and gives it back here.
 //!
 //! Rules:
 //! 1. A call that has no connection in time is refused as crowded: the database may be well.
@@ -21,6 +21,9 @@ use super::place::Place;
 use crate::error::{leaves_the_connection_sound, of_a_statement};
 use crate::wire::row;
 use tower_idempotency_shared::{Answer, BackendError, Row};
+
+/// Of a call that is dropped: its connection is kept for a while, as rule 4 says.
+const KEPT: bool = true;
 
 /// Connections, made when they are needed.
 pub(crate) struct Pool {
@@ -64,22 +67,22 @@ impl Pool {
     /// Takes a connection for a call that waits for no standby and has a short answer. Nothing was sent where that
     /// fails.
     pub(crate) async fn take(&self) -> Result<Taken<'_>, BackendError> {
-        self.take_with(&[&self.calls], true).await
+        self.take_with(&[&self.calls], KEPT).await
     }
 
     /// The same for a call that only reads.
     pub(crate) async fn take_to_read(&self) -> Result<Taken<'_>, BackendError> {
-        self.take_with(&[&self.calls], false).await
+        self.take_with(&[&self.calls], !KEPT).await
     }
 
     /// The same for a renewal of the session, for which no other call is waited.
     pub(crate) async fn take_to_renew(&self) -> Result<Taken<'_>, BackendError> {
-        self.take_with(&[&self.renewal], true).await
+        self.take_with(&[&self.renewal], KEPT).await
     }
 
     /// The same for a put.
     pub(crate) async fn take_to_put(&self) -> Result<Taken<'_>, BackendError> {
-        self.take_with(&[&self.puts, &self.calls], true).await
+        self.take_with(&[&self.puts, &self.calls], KEPT).await
     }
 
     /// Takes one that is free, or makes one. If the call is dropped, the connection may be kept.

@@ -1,4 +1,4 @@
-//! Rows out of the database's answers.
+//! Rows out of the database's answers: to a read, and to each write.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Writes, and rows to be written as they are, as the parameters of a query.
+//! Writes, and rows to be written as they are, as the parameters of a query. A claim and an end are such writes.
 
 use tokio_postgres::types::ToSql;
 

@@ -59,10 +59,10 @@ async fn trailers_are_passed_on_unless_they_are_left_out() {
 #[tokio::test]
 async fn a_body_that_says_its_end_has_broken_off_without_it() {
     // A stream of frames never says that it is at its end.
-    for says_its_end in [true, false] {
-        let collected = Whole::new(body(vec![data()]), says_its_end).collect().await;
-        assert_eq!(collected.is_err(), says_its_end);
-        let collected = Whole::new(Full::new(Bytes::from("order")), says_its_end).collect().await;
+    for must_say_its_end in [true, false] {
+        let collected = Whole::new(body(vec![data()]), must_say_its_end).collect().await;
+        assert_eq!(collected.is_err(), must_say_its_end);
+        let collected = Whole::new(Full::new(Bytes::from("order")), must_say_its_end).collect().await;
         assert_eq!(collected.unwrap().to_bytes(), "order");
     }
 }

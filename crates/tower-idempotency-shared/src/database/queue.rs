@@ -1,4 +1,5 @@
-//! The writes of this process that wait for a call, and the number of calls.
+//! The writes of this process that wait for a call, and the number of calls. `WriteQueue` in `writes.rs` is what
+//! callers have of it.
 //!
 //! A link to the database carries a limited number of bytes a second, so calls that share it take longer. Rules:
 //! 1. Small writes, such as claims, do not wait behind large ones: each kind has a queue of its own.
@@ -71,10 +72,10 @@ pub(crate) struct PendingWrite {
     pub(crate) may_be_done: bool,
     /// The time at which its first copy was sent.
     pub(crate) sent: Option<Instant>,
-    /// The number of times that its row was locked.
-    pub(crate) busy: u32,
+    /// The number of times that its row was locked: see [`is_busy`](Self::is_busy).
+    pub(crate) times_locked: u32,
     pub(crate) pauses: ExponentialBackoff,
-    /// Counts the write for `WriteQueue::waiting` until this value is dropped.
+    /// Counts the write for `WriteQueue::waiting` (`writes.rs`) until this value is dropped.
     pub(crate) _waiting: Arc<()>,
 }
 
@@ -96,10 +97,10 @@ impl PendingWrite {
 
     /// Counts that something else had its row locked, and returns whether the write is sent again.
     pub(crate) fn count_lock(&mut self) -> bool {
-        self.busy += 1;
+        self.times_locked += 1;
         let is_late = self.deadline.is_some_and(|end| end <= Instant::now());
         // A copy that may be done has to be sent until its answer is known, and it may itself hold the lock.
-        self.may_be_done || (self.busy < BUSY_TRIES && !is_late)
+        self.may_be_done || (self.times_locked < BUSY_TRIES && !is_late)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The reads of this process, on their way to the database.
+//! The reads of this process, on their way to the database: those of looks, and those that a step begins with.
 //!
 //! Rules:
 //! 1. The store's own tasks read, in the store's runtime and not in the caller's.
@@ -17,8 +17,7 @@ use tower_idempotency::internals;
 use tower_idempotency::store::StoreError;
 
 use super::errors::away;
-pub(crate) use super::snapshot::RowSnapshot;
-use super::snapshot::Rows;
+use super::snapshot::{RowSnapshot, Rows};
 use super::state::DatabaseState;
 use crate::backend::{Backend, BackendError, Expect, GRACE, Write};
 use crate::random_token;
@@ -114,7 +113,9 @@ async fn read<B: Backend>(reads: Reads, backend: &B, state: &DatabaseState, gets
             Reads::WithoutLargeBytes => backend.put(clocks, &wanted.iter().map(never_done).collect::<Vec<_>>()).await?,
         };
         let has_all = answer.rows.len() == wanted.len();
-        has_all.then_some(answer).ok_or_else(|| BackendError::Uncertain("it does not have a row for each id".into()))
+        has_all
+            .then_some(answer)
+            .ok_or_else(|| BackendError::Uncertain("the answer does not have a row for each id".into()))
     };
     // Many rows that are not quite large may be late together. So a slow link gets time for them, once they were.
     let bytes = if matches!(reads, Reads::Whole) { 0 } else { ids.len() * MET_BYTES };

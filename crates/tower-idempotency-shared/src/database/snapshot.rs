@@ -18,9 +18,11 @@ pub(crate) struct RowSnapshot {
 impl TryFrom<Rows<Vec<Option<Row>>>> for RowSnapshot {
     type Error = BackendError;
 
-    /// Returns the one row of an answer, as it is judged now: time has gone on while it was on its way.
+    /// Returns the one row of an answer, as it is judged now. It is a large row, as a rule, which may have been on its
+    /// way for long. `reads.rs` does not add that time to its short calls: an earlier time only keeps a row for longer.
     fn try_from(Rows { server, sent, earliest, rows }: Rows<Vec<Option<Row>>>) -> Result<Self, BackendError> {
-        let [row] = <[_; 1]>::try_from(rows).map_err(|_| BackendError::Uncertain("it does not have one row".into()))?;
+        let [row] =
+            <[_; 1]>::try_from(rows).map_err(|_| BackendError::Uncertain("the answer does not have one row".into()))?;
         Ok(Self { row, earliest: earliest.plus(sent.elapsed()), server: Some(server) })
     }
 }

@@ -1,4 +1,5 @@
-//! Keeps whether the database can be reached, and what its answers say about servers, clocks and fences.
+//! Keeps whether the database can be reached, and what its answers say about servers, clocks and fences. Each call asks
+//! it before and tells it after.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;

@@ -1,4 +1,4 @@
-//! The writes of this process, on their way to the database.
+//! The writes of this process, on their way to the database: those of claims and of ends alike.
 //!
 //! Rules:
 //! 1. The store's own tasks write. A write is not taken back if its caller goes away.
@@ -79,8 +79,8 @@ impl<B: Backend> WriteQueue<B> {
     ) -> impl Future<Output = Result<WriteResult, WriteError>> + Send + use<B> {
         let (reply, result) = oneshot::channel();
         let pauses = pauses(Duration::from_millis(20), Duration::from_secs(1)).build();
-        let waiting = Arc::clone(&self.waiting);
-        let put = PendingWrite { write, deadline, reply, may_be_done, sent: None, busy: 0, pauses, _waiting: waiting };
+        let (sent, times_locked, waiting) = (None, 0, Arc::clone(&self.waiting));
+        let put = PendingWrite { write, deadline, reply, may_be_done, sent, times_locked, pauses, _waiting: waiting };
         self.sender.enqueue(put);
         async move { result.await.unwrap_or(Err(WriteError::Gone)) }
     }
@@ -234,7 +234,7 @@ impl<B: Backend> WriteSender<B> {
         let bytes: usize = writes.iter().map(|write| write.state.len()).sum();
         let answer = match self.state.call(bytes, || self.backend.put(clocks, writes)).await {
             Ok(answer) if answer.rows.len() != writes.len() => {
-                Err(BackendError::Uncertain("it does not have a row for each write".into()))
+                Err(BackendError::Uncertain("the answer does not have a row for each write".into()))
             }
             answer => answer,
         };

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals;
-use tower_idempotency::internals::{Applied, Change, Current, Fence, Record, Reply, Transition, next};
+use tower_idempotency::internals::{Current, Edit, Fence, Record, Reply, Stepped, Transition, next};
 use tower_idempotency::store::StoreError;
 
 use super::Protocol;
@@ -20,7 +20,7 @@ const FLOOR: RecordId = RecordId::from_bytes([0xff; 32]);
 
 impl<B: Backend> Protocol<B> {
     /// Writes records of another store, each if there is none of its id.
-    pub(crate) async fn adopt(&self, records: Vec<(RecordId, Record)>) -> Result<Vec<Applied>, StoreError> {
+    pub(crate) async fn adopt(&self, records: Vec<(RecordId, Record)>) -> Result<Vec<Stepped>, StoreError> {
         let clocks = self.clocks().now();
         let mut rows = Vec::with_capacity(records.len());
         for (id, record) in &records {
@@ -31,8 +31,8 @@ impl<B: Backend> Protocol<B> {
         let mut applied = Vec::with_capacity(records.len());
         for (id, record) in records {
             applied.push(match written.contains(&id) {
-                true => Applied { reply: Reply::Taken, record: Some(record) },
-                false => Applied { reply: Reply::Refused, record: self.load(id).await? },
+                true => Stepped { reply: Reply::Taken, record: Some(record) },
+                false => Stepped { reply: Reply::Refused, record: self.load(id).await? },
             });
         }
         Ok(applied)
@@ -64,7 +64,7 @@ impl<B: Backend> Protocol<B> {
 /// Returns the row of a record, or `None` if it is refused.
 fn row(id: RecordId, record: &Record, clocks: Clocks) -> Result<Option<Row>, StoreError> {
     let adopt = Transition::Adopt(Box::new(record.clone()));
-    let (Change::Put(draft), Reply::Taken) = next(Current::Absent, adopt) else { return Ok(None) };
+    let (Edit::Put(draft), Reply::Taken) = next(Current::Absent, adopt) else { return Ok(None) };
     let &Record { fence, began, since, expires, .. } = record;
     let Some(expires) = expires else { return Ok(None) };
     let state = rows::encode(&id, &draft).ok_or_else(|| internals::unavailable("a record can't be encoded"))?;

@@ -23,7 +23,7 @@ use tower_idempotency::store::StoreError;
 use super::Protocol;
 use crate::backend::{Backend, BackendError, Kind, Row};
 use crate::database::errors::away;
-use crate::database::reads::RowSnapshot;
+use crate::database::snapshot::RowSnapshot;
 
 /// The most bytes that a row is expected to have. The time limit of its read follows from this.
 pub(crate) const LARGEST: usize = 17 * 1024 * 1024;
@@ -97,19 +97,19 @@ impl<B: Backend> Protocol<B> {
             }
         };
         if let (Some(reply), Some(protocol)) = (begins, self.this.upgrade()) {
-            self.database.runtime.spawn(UnderWay { protocol, id }.read(reply));
+            self.database.runtime.spawn(LargeRead { protocol, id }.read(reply));
         }
         row.await.map_err(|_| internals::unavailable("the row was not read to its end"))?.map_err(away)
     }
 }
 
 /// A large row that is under way until this is dropped: also by a panic, or with the runtime.
-struct UnderWay<B: Backend> {
+struct LargeRead<B: Backend> {
     protocol: Arc<Protocol<B>>,
     id: RecordId,
 }
 
-impl<B: Backend> UnderWay<B> {
+impl<B: Backend> LargeRead<B> {
     /// Reads the row by itself, once it is its turn, and caches its record if it is completed.
     async fn read(self, reply: oneshot::Sender<LargeRow>) {
         let Self { protocol, id } = &self;
@@ -129,7 +129,7 @@ impl<B: Backend> UnderWay<B> {
     }
 }
 
-impl<B: Backend> Drop for UnderWay<B> {
+impl<B: Backend> Drop for LargeRead<B> {
     fn drop(&mut self) {
         self.protocol.large.under_way.remove(&self.id);
     }

@@ -1,4 +1,4 @@
-//! Reads rows, and returns their records once they may be returned.
+//! Reads rows, and returns their records once they may be returned: for a look, for a step, and for operators.
 
 use tokio::time::Instant;
 use tower_idempotency::RecordId;
@@ -9,7 +9,7 @@ use tower_idempotency::store::StoreError;
 use super::Protocol;
 use super::rows::{Decoded, View, is_of_transaction, listed};
 use crate::backend::{Backend, Kind, Row};
-use crate::database::reads::RowSnapshot;
+use crate::database::snapshot::RowSnapshot;
 
 impl<B: Backend> Protocol<B> {
     /// Reads the row of `id`.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tower_idempotency::RecordId;
-use tower_idempotency::internals::{Applied, Completion, Hold, Operation, Record, Reply, RunResult, State, Transition};
+use tower_idempotency::internals::{Completion, Hold, Operation, Record, Reply, RunResult, State, Stepped, Transition};
 
 use super::Protocol;
 use super::step::until_answered;
@@ -49,7 +49,7 @@ impl<B: Backend> Protocol<B> {
                 return Ok(());
             }
             // `step` writes a lost record anew. If it is refused, it keeps the outcome as disputed.
-            let Applied { reply, record: other } = self.step(id, &Transition::Complete(completion)).await?;
+            let Stepped { reply, record: other } = self.step(id, &Transition::Complete(completion)).await?;
             if reply == Reply::Refused && other.is_some() {
                 // The operation's new run counts.
                 self.cache.remove_record(&id, fence);

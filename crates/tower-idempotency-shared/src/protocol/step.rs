@@ -1,4 +1,4 @@
-//! One transition: read the row, let the protocol decide, compare and set.
+//! One transition: read the row, let the protocol decide, compare and set. A claim and an end both go through here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tower_idempotency::RecordId;
 use tower_idempotency::internals;
 use tower_idempotency::internals::{
-    Applied, Cause, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Resolution, RunResult, State,
+    Cause, Completion, Current, Draft, Edit, Fence, Owner, Record, Reply, Resolution, RunResult, State, Stepped,
     Transition, next, once_a_minute, pauses,
 };
 use tower_idempotency::store::StoreError;
@@ -20,7 +20,7 @@ use super::large::is_left_out;
 use super::write::{release, unchanged};
 use crate::backend::{Backend, BackendError, Expect, Kind, Row, Token, Write};
 use crate::database::errors::{late, not_written};
-use crate::database::reads::RowSnapshot;
+use crate::database::snapshot::RowSnapshot;
 use crate::database::writes::{WriteError, WriteResult};
 
 /// The number of times that a step begins again because another process has changed the row.
@@ -51,7 +51,7 @@ impl<B: Backend> Protocol<B> {
     ///
     /// A claim that met a row and can't be decided is refused as overloaded, so that it does not run without
     /// protection.
-    pub(crate) async fn step(&self, id: RecordId, transition: &Transition) -> Result<Applied, StoreError> {
+    pub(crate) async fn step(&self, id: RecordId, transition: &Transition) -> Result<Stepped, StoreError> {
         let is_claim = transition.claim().is_some();
         let mut has_met = false;
         let applied = self.decide(id, transition, &mut has_met).await;
@@ -67,7 +67,7 @@ impl<B: Backend> Protocol<B> {
     /// meanwhile. Sets `has_met` once a row was met.
     ///
     /// What a first request and its outcome do not need is boxed: see section 12 of `docs/design.md`.
-    async fn decide(&self, id: RecordId, transition: &Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
+    async fn decide(&self, id: RecordId, transition: &Transition, has_met: &mut bool) -> Result<Stepped, StoreError> {
         let deadline = transition.claim().map(|claim| Instant::now() + claim.timeout);
         // The row that a claim has met is returned before its requester gives up: the requester must not run as if
         // there were no row.
@@ -177,9 +177,9 @@ impl<B: Backend> Protocol<B> {
         };
         let (change, reply) = next(current, transition.clone());
         let (write, draft) = match change {
-            Change::Nothing => return Ok(Planned::Nothing(reply, record)),
-            Change::Release => (release(id, row, self.clocks().now()), None),
-            Change::Put(draft) => {
+            Edit::Nothing => return Ok(Planned::Nothing(reply, record)),
+            Edit::Release => (release(id, row, self.clocks().now()), None),
+            Edit::Put(draft) => {
                 let write = self.write(id, &draft, row, record.as_ref());
                 (write.ok_or_else(|| internals::unavailable("the record can't be encoded"))?, Some(draft))
             }
@@ -223,7 +223,7 @@ impl<B: Backend> Protocol<B> {
         row: &Row,
         draft: Option<Draft<Bytes>>,
         reply: Reply,
-    ) -> Result<Applied, StoreError> {
+    ) -> Result<Stepped, StoreError> {
         // From now on the session does not say that this bound is over. It may have said so before, if this task was
         // paused with the answer for longer than the bound.
         let applied = self.done(id, row, draft, reply);
@@ -303,20 +303,20 @@ impl<B: Backend> Protocol<B> {
         known: RowSnapshot,
         reply: Reply,
         record: Option<Record>,
-    ) -> Result<Applied, StoreError> {
+    ) -> Result<Stepped, StoreError> {
         self.forget_run(known.row.as_ref());
         if let (Reply::Refused, Transition::Complete(completion)) = (reply, transition) {
             self.dispute(completion).await;
         }
         let record = self.durable(id, &known, record).await?;
-        Ok(Applied { reply, record })
+        Ok(Stepped { reply, record })
     }
 
     /// Notes that the row was written, and returns the result of the transition.
-    fn done(&self, id: RecordId, row: &Row, draft: Option<Draft<Bytes>>, reply: Reply) -> Applied {
+    fn done(&self, id: RecordId, row: &Row, draft: Option<Draft<Bytes>>, reply: Reply) -> Stepped {
         let Some(draft) = draft else {
             self.forget_run(Some(row));
-            return Applied { reply, record: None };
+            return Stepped { reply, record: None };
         };
         let Draft { owned, fingerprint, attempt, origin, state, .. } = draft;
         let owner = if owned.is_some() { Owner::Here } else { Owner::None };
@@ -331,7 +331,7 @@ impl<B: Backend> Protocol<B> {
         if record.state.is_done() {
             self.cache.put_unless_forgotten(id, record.clone(), false);
         }
-        Applied { reply, record: Some(record) }
+        Stepped { reply, record: Some(record) }
     }
 }
 

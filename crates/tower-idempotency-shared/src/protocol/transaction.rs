@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_idempotency::RecordId;
-use tower_idempotency::internals::{Cause, Change, Completion, Current, End, Record, State, Transition, next};
+use tower_idempotency::internals::{Cause, Completion, Current, Edit, End, Record, State, Transition, next};
 
 use super::Protocol;
 use super::rows::of_transaction;
 use super::write::release;
 use crate::backend::{Backend, Token, Write};
-use crate::database::reads::RowSnapshot;
+use crate::database::snapshot::RowSnapshot;
 use crate::database::writes::{WriteError, WriteResult};
 use crate::run_record::RunRecord;
 
@@ -61,7 +61,7 @@ impl<B: Backend> Protocol<B> {
         let becomes = |transition| {
             let (change, _) = next(Current::from(Some(&record)), transition);
             // `next` has refused: the run no longer has the operation.
-            let Change::Put(draft) = change else { return None };
+            let Edit::Put(draft) = change else { return None };
             protocol.write(id, &draft, Some(&row), Some(&record))
         };
         let completed = becomes(Transition::Complete(completion))?;

@@ -1,4 +1,4 @@
-//! Makes the write for a decision of the protocol.
+//! Makes the write for a decision of the protocol: that of a claim, of an end, and of each other transition.
 
 use std::time::Duration;
 

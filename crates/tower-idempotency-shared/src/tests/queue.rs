@@ -18,7 +18,7 @@ fn put(number: u8, bytes: usize) -> PendingWrite {
         reply,
         may_be_done: false,
         sent: None,
-        busy: 0,
+        times_locked: 0,
         pauses,
         _waiting: Arc::default(),
     }

@@ -8,7 +8,7 @@ use testkit::lab::done;
 use testkit::lab::steps::Hold;
 use tokio::runtime::Runtime;
 use tower_idempotency::internals::{
-    Applied, Cause, Claim, ClaimPolicy, End, Operation, Origin, Records as _, Reply, Transition,
+    Cause, Claim, ClaimPolicy, End, Operation, Origin, Records as _, Reply, Stepped, Transition,
 };
 use tower_idempotency::internals::{Completion, Resolution, State};
 use tower_idempotency::store::StoreError;
@@ -42,7 +42,7 @@ fn claim() -> Transition {
 
 /// A run of this process.
 async fn claimed(store: &SharedStore<MemoryBackend>) -> Hold {
-    let Applied { reply, record } = store.apply(ID, claim()).await.unwrap();
+    let Stepped { reply, record } = store.apply(ID, claim()).await.unwrap();
     assert_eq!(reply, Reply::Taken);
     let record = record.unwrap();
     Hold { id: ID, fence: record.fence, attempt: record.attempt }

@@ -1,4 +1,5 @@
-//! Finds the operations of a document that a layer covers.
+//! Finds the operations of a document that a layer covers, and has what the layer does added to them (`addition.rs`).
+//! Adds the schema of a problem, and the key's header for Fern's clients, to the document itself.
 
 use http::Method;
 use serde_json::{Value, json};

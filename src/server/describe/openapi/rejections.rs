@@ -51,6 +51,8 @@ fn add(response: &mut Documented, options: &Options, rejection: &Rejection, answ
     let empty = || Content::new(schema.clone()).into();
     let content = response.content.entry(media_type.to_owned()).or_insert_with(empty);
     let RefOr::T(content) = content else { return };
+    // The rejections of a status share its content. One whose example is no problem takes the schema from all of them:
+    // what is said of the status has to hold for each.
     if schema.is_none() {
         content.schema = None::<RefOr<Schema>>;
     }

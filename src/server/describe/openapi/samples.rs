@@ -7,7 +7,7 @@ use crate::fingerprint::{Match, RequestPart};
 use crate::key::RecordId;
 use crate::record::Origin;
 use crate::server::header::HeaderError;
-use crate::server::key_from::BadKey;
+use crate::server::members::BadKey;
 use crate::server::options::Options;
 use crate::server::reject::reasons;
 use crate::server::reject::rejection::Rejection;

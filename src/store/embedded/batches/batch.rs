@@ -1,4 +1,6 @@
-//! One batch. Its commands are decided in order, each over the results of those before it, and then written together.
+//! One batch. Its commands are decided in order, each over the results of those before it, and then written together. A
+//! claim and an end are such commands; at an opening, before there is a writer, `open.rs` and `repair.rs` make batches,
+//! too.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +12,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::codec::Stored;
 use crate::key::RecordId;
-use crate::record::{self, Applied, Change, Current, Record, Transition};
+use crate::record::{self, Current, Edit, Record, Stepped, Transition};
 use crate::store::StoreError;
 use crate::store::embedded::command::{Asked, ReplyTo, Submitted};
 use crate::store::embedded::layout::cleared::Cleared;
@@ -22,7 +24,7 @@ use crate::store::embedded::read;
 use crate::store::embedded::state::{PANICKED, StoreState};
 
 /// The result of a transition, and the outcome that it recorded.
-type Taken = (Applied<Stored>, Option<Bytes>);
+type Taken = (Stepped<Stored>, Option<Bytes>);
 /// Sends an answer, once it is known whether the batch is durable.
 type Acknowledge<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
 
@@ -124,14 +126,14 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         };
         let shared = self.shared;
         self.answer(reply, move |engine| {
-            let Applied { reply, record } = applied;
+            let Stepped { reply, record } = applied;
             let record = record.map(|record| match outcome {
                 Some(outcome) => record.form(|_| Ok(outcome)),
                 // If there is an outcome, an earlier command recorded it. It is read back, once the batch is written.
                 None => read::whole(engine, id, &record),
             });
             let record = record.transpose().map_err(|error| shared.read_failed(error, id))?;
-            Ok(Applied { reply, record })
+            Ok(Stepped { reply, record })
         });
     }
 
@@ -153,12 +155,12 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         let transition = transition.map(Stored::of);
         let (change, reply) = record::next(Current::from(live), transition);
         let record = match change {
-            Change::Nothing => return Ok((Applied { reply, record: live.cloned() }, None)),
-            Change::Put(draft) => Some(draft.stamp(live, self.shared.next_fence()?, self.began, self.now)),
-            Change::Release => None,
+            Edit::Nothing => return Ok((Stepped { reply, record: live.cloned() }, None)),
+            Edit::Put(draft) => Some(draft.stamp(live, self.shared.next_fence()?, self.began, self.now)),
+            Edit::Release => None,
         };
         self.write_record(id, old, record.clone(), outcome.clone())?;
-        Ok((Applied { reply, record }, outcome))
+        Ok((Stepped { reply, record }, outcome))
     }
 
     /// Returns the record as this batch leaves it so far, past its expiry or not.

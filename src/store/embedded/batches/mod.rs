@@ -1,4 +1,4 @@
-//! One batch of the writer.
+//! One batch of the writer, or of an opening, which has no writer yet.
 //!
 //! - `batch.rs`: decides each command over the results of those before it, and answers once all is durable.
 //! - `transaction.rs`: runs a transaction, which writes an effect of the application together with the record of its

@@ -1,4 +1,5 @@
-//! The keys of a record: its own, those that list it, and those of its outcome's chunks.
+//! The keys of a record: its own, those that list it, and those of its outcome's chunks. At an opening, marks the runs
+//! of the last process as interrupted.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -131,7 +132,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         let last = self.shared.runs.lock().end(id);
         // `last` is empty while the entry lists other runs. An entry that is not written yet is only forgotten.
         if let Some(entry) = last.filter(|entry| !self.step.listings.forget(*entry)) {
-            self.erase_entry(&keys::claimed(entry));
+            self.erase_entry(&keys::runs(entry));
         }
     }
 

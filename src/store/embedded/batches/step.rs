@@ -1,4 +1,4 @@
-//! Writes what a batch has decided, in steps that are bounded in size.
+//! Writes what a batch has decided, in steps that are bounded in size. Each batch ends here.
 
 use std::time::Instant;
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::batch::Batch;
 use crate::codec::Stored;
 use crate::key::RecordId;
-use crate::record::{self, Change, Completion, Current, Record, Reply, RunResult, State, Transition};
+use crate::record::{self, Completion, Current, Edit, Record, Reply, RunResult, State, Transition};
 use crate::store::embedded::layout::storage_engine::StorageEngine;
 use crate::store::embedded::layout::writes::Writes;
 use crate::store::embedded::transact::{Purpose, Transact, Transacted, quietly};
@@ -135,7 +135,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         let (operation, result) = (operation.clone(), RunResult::Outcome(Stored::of(outcome)));
         let complete = Transition::Complete(Completion { operation, hold, result, retention, began: None });
         match record::next(Current::from(live), complete) {
-            (Change::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, self.began, self.now)),
+            (Edit::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, self.began, self.now)),
             _ => None,
         }
     }

@@ -18,7 +18,7 @@ use super::directory::{self, CHECKPOINT_FILE, NEW_CHECKPOINT_FILE};
 use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};
 use crate::store::OpenError;
-use crate::store::embedded::layout::storage_engine::Damage;
+use crate::store::embedded::layout::storage_engine::FileDamage;
 use crate::store::embedded::layout::totals::Checkpoint;
 
 /// The beginning of the file. The numbers of the checkpoint follow, and a checksum.
@@ -37,7 +37,7 @@ pub(crate) enum Found {
 
 /// The facts about a store's directory that are known before its engine is opened.
 #[derive(Debug)]
-pub(crate) struct Known<'a> {
+pub(crate) struct Prior<'a> {
     pub(crate) path: &'a Path,
     /// `true` if the lock file says that an opening was complete.
     pub(crate) is_complete: bool,
@@ -48,12 +48,12 @@ pub(crate) struct Known<'a> {
     /// The step after which a loss is accepted.
     pub(crate) accepted: Option<u64>,
     /// What is wrong with the engine's files, once they are examined.
-    pub(crate) damage: Option<Damage>,
+    pub(crate) damage: Option<FileDamage>,
 }
 
 /// The finding about the checkpoint when a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Checked {
+pub(crate) enum Check {
     /// It is as it should be.
     Holds,
     /// There is none yet. Nothing was recorded in the directory before.
@@ -98,23 +98,23 @@ pub(crate) fn read(path: &Path) -> Result<Found, OpenError> {
     }
 }
 
-impl Known<'_> {
+impl Prior<'_> {
     /// Compares the checkpoint that was found with the last step that was recovered.
-    pub(crate) fn check(&self, last: Checkpoint) -> Result<Checked, OpenError> {
+    pub(crate) fn check(&self, last: Checkpoint) -> Result<Check, OpenError> {
         let damage = self.damage.as_ref();
         match self.checkpoint {
             // `check_damage` has accepted it, and has removed the checkpoint.
             Found::Whole(found) if found.step <= last.step && damage.is_some_and(|damage| damage.is_certain) => {}
-            Found::Whole(found) if found.step <= last.step => return Ok(Checked::Holds),
-            Found::Missing if !self.was_used => return Ok(Checked::New),
+            Found::Whole(found) if found.step <= last.step => return Ok(Check::Holds),
+            Found::Missing if !self.was_used => return Ok(Check::New),
             _ => self.require_accepted(self.lost(last, damage))?,
         }
         last.write(self.path)?;
-        Ok(Checked::Accepted)
+        Ok(Check::Accepted)
     }
 
     /// Returns the error for a loss of what came after `last`.
-    fn lost(&self, last: Checkpoint, damage: Option<&Damage>) -> OpenError {
+    fn lost(&self, last: Checkpoint, damage: Option<&FileDamage>) -> OpenError {
         // The number of missing steps, if it is known, and the loss in words, for the error and the log.
         let (missing, what) = match self.checkpoint {
             Found::Whole(found) => {
@@ -136,8 +136,8 @@ impl Known<'_> {
     ///
     /// If it is accepted, the checkpoint is removed until the opening has written a new one. The engine forgets the
     /// damage when it is opened, so a process that dies meanwhile must not leave a store that looks whole.
-    pub(crate) fn check_damage(&self, damage: Option<&Damage>) -> Result<(), OpenError> {
-        let Some(Damage { what, is_certain, last }) = damage else { return Ok(()) };
+    pub(crate) fn check_damage(&self, damage: Option<&FileDamage>) -> Result<(), OpenError> {
+        let Some(FileDamage { what, is_certain, last }) = damage else { return Ok(()) };
         let last_of_lost = match self.checkpoint {
             Found::Whole(found) => last.filter(|last| last.step < found.step),
             Found::Missing if !self.was_used => None,
@@ -240,13 +240,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let check = |found, was_used, accepted| {
-            let known = Known { path, is_complete: was_used, was_used, checkpoint: found, accepted, damage: None };
+            let known = Prior { path, is_complete: was_used, was_used, checkpoint: found, accepted, damage: None };
             known.check(checkpoint(5))
         };
         for found in [Found::Whole(checkpoint(4)), Found::Whole(checkpoint(5))] {
-            assert_eq!(check(found, true, None).unwrap(), Checked::Holds);
+            assert_eq!(check(found, true, None).unwrap(), Check::Holds);
         }
-        assert_eq!(check(Found::Missing, false, None).unwrap(), Checked::New);
+        assert_eq!(check(Found::Missing, false, None).unwrap(), Check::New);
         for (found, used, expected) in [
             (Found::Whole(checkpoint(6)), true, Some(1)),
             // The file that says that the directory was used may have been lost too.
@@ -260,7 +260,7 @@ mod tests {
                 assert!(lost.to_string().contains("restore the directory from a backup"), "{lost}");
                 assert!(lost.to_string().contains("accept_loss_after(5)"), "{lost}");
             }
-            assert_eq!(check(found, used, Some(5)).unwrap(), Checked::Accepted);
+            assert_eq!(check(found, used, Some(5)).unwrap(), Check::Accepted);
             assert_eq!(read(directory.path()).unwrap(), Found::Whole(checkpoint(5)), "the loss is over");
         }
     }

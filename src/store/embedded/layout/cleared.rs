@@ -14,9 +14,10 @@ use crate::clock::Timestamp;
 /// Of all listing entries, those of earlier times and those with lower numbers are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cleared {
-    /// No `e` entry of an earlier time is left.
+    /// No entry of records that expire (`EXPIRY`, `e`) is left of an earlier time.
     pub(crate) before: Timestamp,
-    /// No `n` entry with a lower number is left.
+    /// No entry of runs (`RUNS`, `n`) is left with a lower number. The bound of the same name in `Totals` is another
+    /// one: it says which entries are counted.
     pub(crate) below: u64,
 }
 
@@ -33,15 +34,15 @@ impl Cleared {
         }
     }
 
-    /// Returns the keys of the first `n` and the first `e` entry that may be there.
+    /// Returns the keys of the first entry of runs and of the first entry of expiries that may be there.
     pub(crate) fn firsts(self) -> [Vec<u8>; 2] {
-        [keys::claimed(self.below).to_vec(), keys::expiry(self.before, 0).to_vec()]
+        [keys::runs(self.below).to_vec(), keys::expiry(self.before, 0).to_vec()]
     }
 
     /// Returns the keys at which no entry is left.
     pub(crate) fn ranges(self) -> [Range<Vec<u8>>; 2] {
-        let [claimed, expiring] = self.firsts();
-        [keys::RUNNING.to_vec()..claimed, keys::EXPIRY.to_vec()..expiring]
+        let [runs, expiring] = self.firsts();
+        [keys::RUNS.to_vec()..runs, keys::EXPIRY.to_vec()..expiring]
     }
 
     /// Returns the stored form: both numbers in this order, big-endian.

@@ -38,8 +38,8 @@ pub(crate) fn record(id: &RecordId) -> [u8; 33] {
 }
 
 /// Returns the key of an entry that lists runs.
-pub(crate) fn claimed(number: u64) -> [u8; 9] {
-    join(&[RUNNING, &number.to_be_bytes()])
+pub(crate) fn runs(number: u64) -> [u8; 9] {
+    join(&[RUNS, &number.to_be_bytes()])
 }
 
 /// Returns the key of an entry that lists records that expire at that time.
@@ -49,7 +49,7 @@ pub(crate) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
 
 /// Returns whether this is the key of an entry that lists records, or of a chunk of an outcome.
 pub(crate) fn is_entry_or_chunk(key: &[u8]) -> bool {
-    [RUNNING, EXPIRY, b"c"].iter().any(|prefix| key.starts_with(prefix))
+    [RUNS, EXPIRY, CHUNKS].iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Returns the key by which an interrupted operation is listed, the oldest first.
@@ -63,7 +63,7 @@ pub(crate) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
 
 /// Returns the prefix of the keys of all chunks of an outcome. An id can have several, under different fences.
 pub(crate) fn chunks_of(id: &RecordId, fence: Fence) -> [u8; 41] {
-    join(&[b"c", id.as_bytes(), &fence.0.to_be_bytes()])
+    join(&[CHUNKS, id.as_bytes(), &fence.0.to_be_bytes()])
 }
 
 /// Returns the key of the orphan of an outcome whose record is gone.
@@ -75,7 +75,7 @@ pub(crate) fn orphan(id: &RecordId, fence: Fence) -> [u8; 41] {
 pub(crate) fn chunks_under(orphan: &[u8]) -> Vec<u8> {
     let mut prefix = orphan.to_vec();
     if let Some(tag) = prefix.first_mut() {
-        *tag = b'c';
+        *tag = CHUNKS[0];
     }
     prefix
 }
@@ -93,8 +93,9 @@ pub(crate) fn number_of(key: &[u8]) -> u64 {
 
 /// The prefixes of the kinds of keys.
 pub(crate) const RECORDS: &[u8] = b"r";
+const CHUNKS: &[u8] = b"c";
 pub(crate) const EXPIRY: &[u8] = b"e";
-pub(crate) const RUNNING: &[u8] = b"n";
+pub(crate) const RUNS: &[u8] = b"n";
 pub(crate) const INTERRUPTED: &[u8] = b"i";
 pub(crate) const ORPHANS: &[u8] = b"g";
 

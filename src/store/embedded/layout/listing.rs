@@ -73,7 +73,7 @@ impl Listings {
             }
         }
         for (number, list) in std::mem::take(&mut self.claimed) {
-            write(number, &keys::claimed(number), &list);
+            write(number, &keys::runs(number), &list);
         }
         sum
     }
@@ -168,7 +168,7 @@ mod tests {
         let even: Vec<u8> = (0..=200).step_by(2).collect();
         let expected = [all(even[..100].to_vec()), all(even[100..].to_vec()), all((1..=200).step_by(2).collect())];
         assert_eq!(of(keys::EXPIRY), expected);
-        assert_eq!(of(keys::RUNNING), [all((0..100).collect()), all(vec![200])]);
+        assert_eq!(of(keys::RUNS), [all((0..100).collect()), all(vec![200])]);
         let mut again = Writes::default();
         listings.write(&mut again, || 0);
         assert!(again.in_order().is_empty(), "all of it was taken");

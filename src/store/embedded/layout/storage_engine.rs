@@ -1,4 +1,5 @@
-//! The contract of an embedded engine: it holds an ordered map of bytes that is written in steps.
+//! The contract of an embedded engine: it holds an ordered map of bytes that is written in steps. It is here and not
+//! with the engines, because the layout of the keys and the order of writes are part of it.
 
 use std::fmt::Debug;
 use std::io;
@@ -40,7 +41,7 @@ pub(in crate::store) const MAX_STEP: usize = 128 * 1024;
 ///   records, reports such damage as certain; if what is left is of no single moment, it fails with `Database`, which
 ///   can't be accepted.
 /// - `examine` changes nothing but what makes the opening safe. A loss is refused before `open` if `examine` returns
-///   [`Damage::last`] or certain damage. Otherwise the checkpoint is compared after it: until then `open`, and the
+///   [`FileDamage::last`] or certain damage. Otherwise the checkpoint is compared after it: until then `open`, and the
 ///   release of the engine after a refusal, must leave what shows the damage.
 ///
 /// [`OpenError`] has the errors of an opening: `InUse`, from `examine` and from `open`, if a handle of an earlier
@@ -76,20 +77,20 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// takes `AppValue<Bytes>`: an outcome, with which it writes the record alone.
     type Transaction: Send + 'static;
     /// The state that a thread keeps to maintain the engine; see [`maintain`](Self::maintain).
-    type Watch: Default;
+    type Maintenance: Default;
 
     /// Examines the engine's files in `path`, which this process has locked. `was_used` says that something may have
     /// been recorded there, so the engine must not take it for an empty one: without a file that it would make anew, it
     /// returns `Database`, and changes nothing. An engine that has nothing to look at returns `Ok(None)`, if its `open`
     /// is safe for both.
-    fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError>;
+    fn examine(path: &Path, was_used: bool) -> Result<Option<FileDamage>, OpenError>;
 
     /// Opens the engine in `path`, which this process has locked and examined, and makes it if there is none. `damage`
     /// is what was found: it is the trace of a crash, or its loss is accepted. The directory has files of the store's
     /// own, whose names begin with `tower-idempotency.`. Each file directly in it is opened, synced and closed
     /// afterwards, while the engine is open: an engine with POSIX locks, which a process loses when it closes the file,
     /// keeps its files in a directory below, and syncs the names there itself.
-    fn open(options: &Self::Options, path: &Path, damage: Option<&Damage>) -> Result<Self, OpenError>;
+    fn open(options: &Self::Options, path: &Path, damage: Option<&FileDamage>) -> Result<Self, OpenError>;
 
     /// Returns the value of a key. `None` says that it was never written, or was removed: a record that is missed runs
     /// again. An engine whose search may be misled by a damaged key has to find that out. A new key is not asked for as
@@ -130,8 +131,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Runs `effect`, and writes its writes together with those that `writes_of` returns for its outcome. Returns the
     /// outcome, and how many bytes the effect wrote, without those of `writes_of`. `writes_of` may be called again;
     /// what it returned before was then undone. The part of an effect that all engines share is
-    /// [`Effect`](crate::store::embedded::Effect). An engine without transactions writes what `writes_of` returns for
-    /// the outcome, and returns that outcome with 0 bytes, as the engine of the tests does.
+    /// [`AppEffect`](crate::store::embedded::AppEffect). An engine without transactions writes what `writes_of` returns
+    /// for the outcome, and returns that outcome with 0 bytes, as the engine of the tests does.
     ///
     /// A table of another database, the store's own, and one that is given twice are refused with `CommitError::Trees`.
     /// If the engine fails to write, it returns `CommitError::Store(StoreError::uncertain(…))`; if it fails to read,
@@ -144,9 +145,9 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     fn wake_stuck_threads(&self) {}
 
     /// Maintains the engine. It is called eight times a second, from before an engine is opened until its last handle
-    /// is gone, lent ones included. It is called by one thread after the other, each with a watch of its own, which
+    /// is gone, lent ones included. It is called by one thread after the other, each with a value of its own, which
     /// begins before the last one ends. By default it does nothing.
-    fn maintain(_watch: &mut Self::Watch) {}
+    fn maintain(_maintenance: &mut Self::Maintenance) {}
 
     /// Releases this handle, by default as a drop does. The last one may block and panic.
     fn close(self) {
@@ -169,7 +170,7 @@ pub(crate) struct Volume {
 
 /// What is wrong with an engine's files, found before they are opened.
 #[derive(Debug)]
-pub(crate) struct Damage {
+pub(crate) struct FileDamage {
     /// A clause for an error. It says from which byte of which file on nothing can be read: `FILE can't be read from
     /// byte N on`.
     pub(crate) what: String,

@@ -22,7 +22,7 @@ pub(crate) struct Totals {
     pub(crate) bytes: u64,
     /// The number of the step that wrote them. Each step has the next number.
     pub(crate) step: u64,
-    /// Entries from this number on came later, and are not counted.
+    /// Entries from this number on came later, and are not counted. `Cleared::below` is another bound.
     pub(crate) below: u64,
     /// Entries with these numbers were about to be removed, and are not counted.
     pub(crate) leaving: Vec<u64>,

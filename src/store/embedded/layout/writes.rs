@@ -78,11 +78,11 @@ mod tests {
     fn what_lists_a_record_comes_before_it_and_what_is_removed_after_the_totals_that_say_so() {
         let id = RecordId::from_bytes([1; 32]);
         let mut writes = Writes::default();
-        writes.remove(&keys::claimed(3));
+        writes.remove(&keys::runs(3));
         writes.insert(keys::TOTALS, &b"totals"[..]);
         writes.insert(&keys::record(&id), &b"record"[..]);
         writes.insert(&keys::expiry(Timestamp::from_millis(1), 4), &b"list"[..]);
-        writes.insert(&keys::claimed(5), &b"list"[..]);
+        writes.insert(&keys::runs(5), &b"list"[..]);
         writes.insert(&keys::chunk(&id, Fence(1), 0), &b"chunk"[..]);
         assert_eq!(writes.bytes, 9 + 13 + 39 + 21 + 13 + 50 + 6 * ENTRY_BYTES);
         let order: Vec<u8> = writes.in_order().iter().map(|(key, _)| key[0]).collect();

@@ -26,7 +26,7 @@ fn trap_124_entries_that_come_back_after_they_were_cleared_change_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let still = opened::<E>(&directory);
         let ended = claim(&still, &["ended"]);
-        let claims = entries(&still, keys::RUNNING);
+        let claims = entries(&still, keys::RUNS);
         let mut batch = still.batch();
         end(&mut batch, ended[0]);
         batch.commit().unwrap();
@@ -64,9 +64,9 @@ fn what_is_noted_leaves_out_what_is_still_there() {
         let noted = Cleared::read(&still.engine).unwrap();
         let firsts = noted.firsts();
         let first = |kind: &[u8]| entries(&still, kind).into_iter().next().map(|(key, _)| key).unwrap();
-        assert!(firsts[0] <= first(keys::RUNNING) && firsts[1] <= first(keys::EXPIRY), "{noted:?}");
+        assert!(firsts[0] <= first(keys::RUNS) && firsts[1] <= first(keys::EXPIRY), "{noted:?}");
         // Once they are gone, the note goes beyond them.
-        let (claimed, expiring) = (first(keys::RUNNING), first(keys::EXPIRY));
+        let (claimed, expiring) = (first(keys::RUNS), first(keys::EXPIRY));
         let mut batch = still.batch();
         end(&mut batch, held[0]);
         batch.commit().unwrap();

@@ -76,7 +76,7 @@ async fn what_was_queued_when_the_store_was_poisoned_is_not_said_to_be_done() {
         let mut refused = 0;
         for answer in queued {
             match answer.await {
-                Ok(Applied { reply: Reply::Taken, .. }) => {
+                Ok(Stepped { reply: Reply::Taken, .. }) => {
                     assert_eq!(refused, 0, "in order: nothing is done after something was not");
                 }
                 Ok(other) => panic!("{other:?}"),

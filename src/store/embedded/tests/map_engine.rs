@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::store::CommitError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::layout::storage_engine::{Damage, ReadError, RecordWritesFn, StorageEngine};
+use crate::store::embedded::layout::storage_engine::{FileDamage, ReadError, RecordWritesFn, StorageEngine};
 use crate::store::embedded::layout::writes::Writes;
 use crate::store::embedded::transact::{AppValue, Transacted};
 use crate::store::{OpenError, StoreError};
@@ -117,14 +117,14 @@ impl StorageEngine for MapEngine {
     type Value = Vec<u8>;
     /// An outcome; the effect writes nothing of its own.
     type Transaction = AppValue<Bytes>;
-    type Watch = ();
+    type Maintenance = ();
 
-    fn examine(path: &Path, _: bool) -> Result<Option<Damage>, OpenError> {
+    fn examine(path: &Path, _: bool) -> Result<Option<FileDamage>, OpenError> {
         let what = fs::read_to_string(path.join(HOLE)).ok();
-        Ok(what.map(|what| Damage { what, is_certain: true, last: None }))
+        Ok(what.map(|what| FileDamage { what, is_certain: true, last: None }))
     }
 
-    fn open((): &(), path: &Path, _: Option<&Damage>) -> Result<Self, OpenError> {
+    fn open((): &(), path: &Path, _: Option<&FileDamage>) -> Result<Self, OpenError> {
         let file = path.join("map");
         let bytes = fs::read(&file).unwrap_or_default();
         let map = if bytes.is_empty() { BTreeMap::new() } else { postcard::from_bytes(&bytes).unwrap() };

@@ -32,8 +32,8 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
 use crate::record::{
-    self, Applied, Claim, ClaimPolicy, Completion, Fence, Operation, Origin, ReclaimReason, Record, Reply, Resolution,
-    RunResult, State, Transition,
+    self, Claim, ClaimPolicy, Completion, Fence, Operation, Origin, ReclaimReason, Record, Reply, Resolution,
+    RunResult, State, Stepped, Transition,
 };
 use crate::store::contract::Records as _;
 #[cfg(feature = "fjall")]
@@ -179,7 +179,7 @@ fn own<E: StorageEngine>(effect: E::Transaction) -> Command<E> {
 fn sent<E: StorageEngine>(
     id: RecordId,
     transition: Transition,
-) -> (Command<E>, oneshot::Receiver<Result<Applied, StoreError>>) {
+) -> (Command<E>, oneshot::Receiver<Result<Stepped, StoreError>>) {
     let (reply, answer) = oneshot::channel();
     (Command::Apply(Submitted::new(id, transition, reply)), answer)
 }
@@ -188,15 +188,15 @@ fn step<E: StorageEngine>(
     batch: &mut Batch<'_, E>,
     id: RecordId,
     transition: Transition,
-) -> oneshot::Receiver<Result<Applied, StoreError>> {
+) -> oneshot::Receiver<Result<Stepped, StoreError>> {
     let (command, answer) = sent(id, transition);
     decide(batch, command);
     answer
 }
 
-fn claimed(id: RecordId, answer: Result<Applied, StoreError>) -> Hold {
+fn claimed(id: RecordId, answer: Result<Stepped, StoreError>) -> Hold {
     match answer.unwrap() {
-        Applied { reply: Reply::Taken, record: Some(record) } => {
+        Stepped { reply: Reply::Taken, record: Some(record) } => {
             Hold { id, fence: record.fence, attempt: record.attempt }
         }
         other => panic!("{other:?}"),

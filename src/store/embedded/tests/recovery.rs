@@ -118,7 +118,7 @@ fn an_opening_that_is_interrupted_between_two_steps_loses_no_run() {
         // The first batch of the opening, the last step of which does not reach the disk.
         let batch = first_steps_of_interrupting(&still);
         assert!(batch > 0, "more than one step");
-        let listed: HashSet<_> = scan(&still.engine, keys::RUNNING)
+        let listed: HashSet<_> = scan(&still.engine, keys::RUNS)
             .flat_map(|entry| {
                 let (key, value) = entry.unwrap();
                 listing::read(key.as_ref(), value.as_ref()).unwrap()

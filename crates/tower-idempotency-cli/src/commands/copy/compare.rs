@@ -7,8 +7,8 @@ use tower_idempotency::internals::{Cursor, List, ListedRecord, Records as _, Sta
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{AnyStore, RecordId};
 
-use super::ends::End;
 use super::records::{Copied, MAX_READS, is_unreadable};
+use super::sides::Side;
 use crate::failure::Failure;
 
 /// The number of records that are listed at a time.
@@ -30,14 +30,14 @@ pub(super) struct Compared {
 
 /// The records of a store in the order of their ids.
 struct Scan<'a> {
-    end: &'a End,
+    end: &'a Side,
     read: VecDeque<ListedRecord>,
     after: Option<Cursor>,
     is_over: bool,
 }
 
 impl<'a> Scan<'a> {
-    fn of(end: &'a End) -> Self {
+    fn of(end: &'a Side) -> Self {
         Self { end, read: VecDeque::new(), after: None, is_over: false }
     }
 
@@ -59,7 +59,7 @@ impl<'a> Scan<'a> {
 }
 
 /// Compares the stores.
-pub(super) async fn both(from: &End, to: &End, copied: &Copied) -> Result<Compared, Failure> {
+pub(super) async fn both(from: &Side, to: &Side, copied: &Copied) -> Result<Compared, Failure> {
     let damaged: HashSet<RecordId> = copied.damaged.iter().map(|(id, _)| *id).collect();
     let (mut compared, mut old, mut new) = (Compared::default(), Scan::of(from), Scan::of(to));
     // The lists have the beginnings of outcomes alone.
@@ -123,7 +123,7 @@ fn of_no_session(record: ListedRecord) -> ListedRecord {
 }
 
 /// Returns whether a record has expired by the clock of a store.
-fn has_expired(record: &ListedRecord, end: &End) -> bool {
+fn has_expired(record: &ListedRecord, end: &Side) -> bool {
     let expires = record.record.as_ref().ok().and_then(|record| record.expires);
     expires.is_some_and(|expires| expires <= end.store.now())
 }

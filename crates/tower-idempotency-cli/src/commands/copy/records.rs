@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tower_idempotency::RecordId;
 use tower_idempotency::engine::ClaimPolicy;
-use tower_idempotency::internals::{Applied, List, ListedRecord, Record, Records as _, Reply, State};
+use tower_idempotency::internals::{List, ListedRecord, Record, Records as _, Reply, State, Stepped};
 use tower_idempotency::store::StoreError;
 
-use super::ends::End;
+use super::sides::Side;
 use crate::failure::Failure;
 
 /// The records of a page, and the pages' groups that are copied at a time.
@@ -38,7 +38,7 @@ pub(super) struct Copied {
 }
 
 /// Copies all live records.
-pub(super) async fn copy(from: &End, to: &End) -> Result<Copied, Failure> {
+pub(super) async fn copy(from: &Side, to: &Side) -> Result<Copied, Failure> {
     let (mut copied, mut after) = (Copied::default(), None);
     loop {
         let page = from.store.list(List::All, after, PAGE).await.map_err(Failure::of)?;
@@ -94,7 +94,7 @@ fn groups(records: Vec<ListedRecord>) -> Vec<Vec<ListedRecord>> {
 /// A record as it was read, and why its own can't be. `None` if it has expired.
 type Found = Option<(RecordId, Record, Option<String>)>;
 
-async fn copy_group(from: &End, to: &End, group: Vec<ListedRecord>) -> Result<Copied, Failure> {
+async fn copy_group(from: &Side, to: &Side, group: Vec<ListedRecord>) -> Result<Copied, Failure> {
     let found = stream::iter(group).map(|listed| found(from, listed)).buffered(MAX_READS);
     let found: Vec<Found> = found.try_collect().await?;
     let (mut copied, mut records) = (Copied::default(), Vec::with_capacity(found.len()));
@@ -107,7 +107,7 @@ async fn copy_group(from: &End, to: &End, group: Vec<ListedRecord>) -> Result<Co
         records.push((id, record));
     }
     let applied = to.store.adopt(records.clone()).await.map_err(Failure::of)?;
-    for ((id, record), Applied { reply, record: there }) in records.iter().zip(applied) {
+    for ((id, record), Stepped { reply, record: there }) in records.iter().zip(applied) {
         match reply {
             Reply::Taken => copied.copied += 1,
             Reply::Refused if there.is_some_and(|there| is_same(record, &there)) => copied.already += 1,
@@ -118,7 +118,7 @@ async fn copy_group(from: &End, to: &End, group: Vec<ListedRecord>) -> Result<Co
 }
 
 /// Reads a whole record. One that can't be read gets a record that refuses its key.
-async fn found(from: &End, listed: ListedRecord) -> Result<Found, Failure> {
+async fn found(from: &Side, listed: ListedRecord) -> Result<Found, Failure> {
     let id = listed.id;
     let (reason, known) = match listed.record {
         Ok(_) => match from.store.load(id).await {

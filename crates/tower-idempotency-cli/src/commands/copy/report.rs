@@ -9,12 +9,12 @@ use crate::failure::{Ended, Failure};
 use crate::screen::Screen;
 
 /// What a copy has done, and what both stores have then.
-pub(super) struct Report {
+pub(super) struct CopyReport {
     pub(super) copied: Copied,
     pub(super) compared: Compared,
 }
 
-impl Report {
+impl CopyReport {
     /// Writes it.
     pub(super) fn end(self, screen: Screen) -> Result<Ended, Failure> {
         let Self { copied, compared } = self;

@@ -9,8 +9,8 @@ use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{AnyStore, Fence, Fingerprint, MemoryStore, RecordId, SledStore};
 
 use super::compare::{Compared, both};
-use super::ends::tests::end;
 use super::records::Copied;
+use super::sides::tests::end;
 
 fn of(number: u8) -> RecordId {
     RecordId::from_bytes([number; 32])
@@ -32,7 +32,7 @@ fn paid(number: u8, body: &'static str, expires: Timestamp) -> (RecordId, Record
 }
 
 /// An end with these records, whose clock shows this time.
-async fn with(now: Timestamp, records: Vec<(RecordId, Record)>) -> super::ends::End {
+async fn with(now: Timestamp, records: Vec<(RecordId, Record)>) -> super::sides::Side {
     let store = AnyStore::new(MemoryStore::builder().clock(ManualClock::new(now)).build());
     let adopted = store.adopt(records).await.unwrap();
     assert!(adopted.iter().all(|applied| applied.reply == Reply::Taken));

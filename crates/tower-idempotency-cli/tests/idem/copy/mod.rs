@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower_idempotency::engine::ClaimPolicy;
 use tower_idempotency::internals::{
-    self, Applied, Claim, Completion, Fence, Operation, Origin, Record, Records as _, Reply, RunResult, Transition,
+    self, Claim, Completion, Fence, Operation, Origin, Record, Records as _, Reply, RunResult, Stepped, Transition,
 };
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, Fingerprint, RecordId};
@@ -100,7 +100,7 @@ pub(crate) async fn claim(store: &AnyStore, id: RecordId) -> Hold {
         interrupted_retention: HOUR,
         timeout: HOUR,
     };
-    let Applied { reply: Reply::Taken, record: Some(Record { fence, attempt, .. }) } =
+    let Stepped { reply: Reply::Taken, record: Some(Record { fence, attempt, .. }) } =
         store.apply(id, Transition::Claim(claim)).await.unwrap()
     else {
         panic!("it is taken")

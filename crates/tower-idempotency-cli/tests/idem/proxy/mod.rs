@@ -1,5 +1,6 @@
 //! `idem proxy` in front of services that are written in other languages.
 
+mod agents;
 mod checked;
 mod killed;
 mod limits;

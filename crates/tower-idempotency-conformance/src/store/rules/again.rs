@@ -1,7 +1,7 @@
 //! A transition that is sent again.
 
 use futures_util::future::join;
-use tower_idempotency::internals::{Applied, Reply, Transition};
+use tower_idempotency::internals::{Reply, Stepped, Transition};
 use tower_idempotency::store::Store;
 
 use crate::fresh::fresh_id;
@@ -83,7 +83,7 @@ pub(crate) async fn what_takes_an_operation_is_taken_once<St: Store>(subject: &S
         let (one, other) = join(rule.apply(both, &at_once), rule.apply(both, &at_once)).await;
         let taken = [&one, &other].iter().filter(|applied| applied.reply == Reply::Taken).count();
         rule.check(taken == 1, || format!("to {name}, twice at once, was taken {taken} times"));
-        let (Applied { record: one, .. }, Applied { record: other, .. }) = (one, other);
+        let (Stepped { record: one, .. }, Stepped { record: other, .. }) = (one, other);
         rule.check(one == other, || format!("to {name}, twice at once, was answered {one:?} and {other:?}"));
     }
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
-use tower_idempotency::internals::{Applied, Record, Reply, State, Transition};
+use tower_idempotency::internals::{Record, Reply, State, Stepped, Transition};
 use tower_idempotency::store::Store;
 
 use crate::fresh::{fresh_id, fresh_ids};
@@ -23,7 +23,7 @@ async fn one_of<St: Store>(rule: &Rule<'_, St>, count: usize, id: RecordId, tran
     let Some(first) = first.filter(|_| count == 1) else {
         rule.fail(format_args!("{count} of {} at once were taken", applied.len()))
     };
-    for Applied { record, .. } in &applied {
+    for Stepped { record, .. } in &applied {
         let fence = record.as_ref().map(|record| record.fence);
         rule.check(fence == Some(first.fence), || {
             format!("one was granted as {first:?}, another was answered {record:?}")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_idempotency::internals::{Applied, Claim, ReclaimReason, Reply, Transition};
+use tower_idempotency::internals::{Claim, ReclaimReason, Reply, Stepped, Transition};
 use tower_idempotency::store::{Store, StoreError};
 
 use crate::fresh::{fresh_id, fresh_ids};
@@ -24,7 +24,7 @@ pub(crate) async fn limits_refuse_new_keys_and_no_ending<St: Store>(subject: &St
     let mut refused = Vec::new();
     for (id, answer) in ids.into_iter().zip(answers) {
         match answer {
-            Ok(Applied { reply: Reply::Taken, record: Some(run) }) => runs.push((id, run)),
+            Ok(Stepped { reply: Reply::Taken, record: Some(run) }) => runs.push((id, run)),
             Err(StoreError::Full { .. }) => refused.push(id),
             other => rule.fail(format_args!("a claim was answered {other:?}")),
         }
@@ -79,7 +79,7 @@ pub(crate) async fn a_claim_that_is_refused_as_late_was_not_made<St: Store>(subj
             };
             match subject.store.apply(id, late).await {
                 // It came in time.
-                Ok(Applied { reply: Reply::Taken, .. }) => {}
+                Ok(Stepped { reply: Reply::Taken, .. }) => {}
                 Err(StoreError::Unavailable { .. } | StoreError::Overloaded { .. }) => {
                     let found = rule.load(id).await;
                     rule.check(found == before, || {

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
 use tower_idempotency::internals::{
-    Applied, Change, Current, Draft, Fence, Owner, Record, Reply, State, Transition, next,
+    Current, Draft, Edit, Fence, Owner, Record, Reply, State, Stepped, Transition, next,
 };
 use tower_idempotency::store::Store;
 
@@ -118,7 +118,7 @@ struct Trial {
     fences: Vec<Fence>,
     transition: Transition,
     before: Option<Record>,
-    applied: Applied,
+    applied: Stepped,
     after: Option<Record>,
 }
 
@@ -129,7 +129,7 @@ impl Trial {
     }
 
     /// Returns what the protocol says.
-    fn should<St: Store>(&self, store: &St) -> (Change<bytes::Bytes>, Reply) {
+    fn should<St: Store>(&self, store: &St) -> (Edit<bytes::Bytes>, Reply) {
         // A tombstone keeps the fence of the run that was released or forgotten.
         let is_tombstone =
             matches!(self.initial, InitialRecord::Released | InitialRecord::Forgotten) && !store.is_exclusive();
@@ -179,15 +179,15 @@ pub(crate) async fn each_transition_does_what_the_protocol_says<St: Store>(subje
     let rule = Rule::new(subject, "each_transition_does_what_the_protocol_says", advice);
     for trial in trials(&rule).await {
         let (change, reply) = trial.should(&*subject.store);
-        let Applied { reply: was, record } = &trial.applied;
+        let Stepped { reply: was, record } = &trial.applied;
         rule.check(*was == reply, || format!("{was:?}, and {reply:?} is right, was answered {}", trial.words()));
         rule.check(*record == trial.after, || {
             format!("{record:?} was answered {}; load says {:?}", trial.words(), trial.after)
         });
         match change {
-            Change::Nothing => {}
-            Change::Release => rule.check(record.is_none(), || format!("{record:?} is left {}", trial.words())),
-            Change::Put(draft) => {
+            Edit::Nothing => {}
+            Edit::Release => rule.check(record.is_none(), || format!("{record:?} is left {}", trial.words())),
+            Edit::Put(draft) => {
                 let is_so = record.as_ref().is_some_and(|record| is_draft(record, &draft, &trial.fences));
                 rule.check(is_so, || format!("{record:?} was made of {draft:?} {}", trial.words()));
             }
@@ -212,12 +212,12 @@ fn is_draft(record: &Record, draft: &Draft<bytes::Bytes>, fences: &[Fence]) -> b
 /// A transition that is refused, or was taken before, leaves the record as it is, in every field, and is answered that
 /// record.
 pub(crate) async fn a_refused_transition_changes_nothing<St: Store>(subject: &StoreSubject<St>) {
-    let advice = "write nothing where `next` says `Change::Nothing`, and answer the record as it is";
+    let advice = "write nothing where `next` says `Edit::Nothing`, and answer the record as it is";
     let rule = Rule::new(subject, "a_refused_transition_changes_nothing", advice);
     let mut count = 0;
     for trial in trials(&rule).await {
         let (change, _) = trial.should(&*subject.store);
-        if change != Change::Nothing {
+        if change != Edit::Nothing {
             continue;
         }
         count += 1;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Applied, Cause, ClaimPolicy, Completion, Cursor, Fence, Hold, ListedRecord, Origin, Owner, Page, Record, Reply,
-    Resolution, State, Transition,
+    Cause, ClaimPolicy, Completion, Cursor, Fence, Hold, ListedRecord, Origin, Owner, Page, Record, Reply, Resolution,
+    State, Stepped, Transition,
 };
 
 use super::fault::Fault;
@@ -109,10 +109,10 @@ impl Memory {
         id: RecordId,
         transition: &Transition,
         before: Option<&Record>,
-        applied: Applied,
+        applied: Stepped,
         now: Timestamp,
-    ) -> Applied {
-        let Applied { mut reply, record } = applied;
+    ) -> Stepped {
+        let Stepped { mut reply, record } = applied;
         let is_taken = reply == Reply::Taken;
         if let (true, Some(claim), Some(record)) = (is_taken, transition.claim(), &record) {
             self.runs.insert(id, record.fence);
@@ -149,7 +149,7 @@ impl Memory {
             Some(record) => drop(self.made.insert(id, record.clone())),
             None => drop(self.made.remove(&id)),
         }
-        Applied { reply, record }
+        Stepped { reply, record }
     }
 
     /// The record that is loaded where `there` is.

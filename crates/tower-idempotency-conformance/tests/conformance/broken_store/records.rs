@@ -14,7 +14,7 @@ use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::internals::Resolution;
 use tower_idempotency::internals::{
-    Applied, Cause, Cursor, List, ListedRecord, Origin, Page, Record, Records, Reply, Sealed, Slots, State, Transition,
+    Cause, Cursor, List, ListedRecord, Origin, Page, Record, Records, Reply, Sealed, Slots, State, Stepped, Transition,
 };
 use tower_idempotency::store::{Gauges, Health, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
@@ -93,7 +93,7 @@ impl<St: Store + Clone> Broken<St> {
     }
 
     /// The step, as the fault does it.
-    async fn act(self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    async fn act(self, id: RecordId, transition: Transition) -> Result<Stepped, StoreError> {
         let is_claim = transition.claim().is_some();
         if is_claim && self.is_closed() && self.fault != Fault::TakesClaimsWhenClosed {
             return Err(StoreError::Unavailable { reason: "closed".into(), source: None });
@@ -115,19 +115,19 @@ impl<St: Store + Clone> Broken<St> {
             }
         }
         let applied = if effects::is_refused(self.fault, &transition, before.as_ref()) {
-            Applied { reply: Reply::Refused, record: before.clone() }
+            Stepped { reply: Reply::Refused, record: before.clone() }
         } else {
             self.inner.apply(id, transition.clone()).await.inspect_err(|error| {
                 self.remember(|memory| memory.is_full |= matches!(error, StoreError::Full { .. }));
             })?
         };
-        let Applied { reply, record } =
+        let Stepped { reply, record } =
             self.remember(|memory| memory.made(self.fault, id, &transition, before.as_ref(), applied, now));
         if is_late && self.fault == Fault::GrantsLateClaims {
             return Err(StoreError::Unavailable { reason: "too late".into(), source: None });
         }
         let record = record.and_then(|record| self.remember(|memory| memory.seen(self.fault, id, record, now)));
-        Ok(Applied { reply, record: record.filter(|_| !self.forgets_refused(reply)) })
+        Ok(Stepped { reply, record: record.filter(|_| !self.forgets_refused(reply)) })
     }
 
     fn forgets_refused(&self, reply: Reply) -> bool {
@@ -135,7 +135,7 @@ impl<St: Store + Clone> Broken<St> {
     }
 
     /// The step of a store that looks first, and then acts on what it saw.
-    async fn look_and_act(self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    async fn look_and_act(self, id: RecordId, transition: Transition) -> Result<Stepped, StoreError> {
         let before = self.there(id).await;
         yield_now().await;
         let after = self.there(id).await;
@@ -155,7 +155,7 @@ impl<St: Store + Clone> Broken<St> {
     }
 
     /// The step of a store that writes outcomes together, and takes one for the other.
-    async fn mix_and_act(self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    async fn mix_and_act(self, id: RecordId, transition: Transition) -> Result<Stepped, StoreError> {
         let Some(outcome) = transition.outcome().cloned() else { return self.act(id, transition).await };
         self.batch.lock().unwrap().push(outcome);
         yield_now().await;
@@ -222,7 +222,7 @@ impl<St: Store + Clone> Records for Broken<St> {
         Ok(self.remember(|memory| memory.loaded(self.fault, id, there, now)))
     }
 
-    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Stepped, StoreError>> + Send {
         let store = self.clone();
         let is_ending = matches!(transition, Transition::Complete(_));
         match self.fault {

@@ -4,7 +4,7 @@ use testkit::lab::{done, hold};
 use tower_idempotency::internals::{Origin, OutcomeStart};
 use tower_idempotency::{AnyStore, Fence, Fingerprint, MemoryStore};
 
-use super::super::ends::tests::end;
+use super::super::sides::tests::end;
 use super::*;
 
 /// A record as it is listed, with an outcome of this length.

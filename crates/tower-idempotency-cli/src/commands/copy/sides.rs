@@ -21,13 +21,13 @@ use crate::open::{Embedded, embedded, not_opened, opened_redis, prepared, prepar
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Both stores, which no server uses.
-pub(super) struct Ends {
-    pub(super) from: End,
-    pub(super) to: End,
+pub(super) struct Sides {
+    pub(super) from: Side,
+    pub(super) to: Side,
 }
 
 /// One of the stores.
-pub(super) struct End {
+pub(super) struct Side {
     pub(super) store: AnyStore,
     /// Of the store that has the records: it is above all fences that were given there.
     pub(super) fence: Fence,
@@ -35,14 +35,14 @@ pub(super) struct End {
     namespace: Option<Namespace>,
 }
 
-impl Ends {
+impl Sides {
     /// Opens both stores. Nothing is opened if they are the same one.
     pub(super) async fn open(from: Address, to: Address, options: &StoreOptions) -> Result<Self, Failure> {
         if are_same(&from, &to, options).await? {
             return Err(Failure::usage("both names are of the same store: name another one to copy to"));
         }
-        let from = End::that_has(&from, options).await?;
-        match End::that_gets(&to, options, from.fence).await {
+        let from = Side::that_has(&from, options).await?;
+        match Side::that_gets(&to, options, from.fence).await {
             Ok(to) => Ok(Self { from, to }),
             Err(failure) => {
                 from.close().await?;
@@ -59,7 +59,7 @@ impl Ends {
     }
 }
 
-impl End {
+impl Side {
     /// Opens a store that has records.
     async fn that_has(address: &Address, options: &StoreOptions) -> Result<Self, Failure> {
         match address {

@@ -4,7 +4,7 @@ use crate::failure::Ended;
 
 /// A result. Of several, the last one in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Verdict {
+pub(super) enum Grade {
     /// No fault was found, and it has a second copy.
     Good,
     /// No fault was found, and it has no second copy that is waited for.
@@ -27,7 +27,7 @@ pub(super) enum Verdict {
     ClaimIgnored,
 }
 
-impl Verdict {
+impl Grade {
     /// All results, in their order.
     #[cfg(test)]
     const ALL: [Self; 10] = [
@@ -108,7 +108,7 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict;
+    use super::Grade;
 
     const PAGE: &str = include_str!("../../../../docs/running/idem.md");
 
@@ -117,9 +117,9 @@ mod tests {
         let (_, table) = PAGE.split_once("| result | exit code | the last line |").unwrap();
         let (table, _) = table.split_once("\n\n").unwrap();
         let rows: Vec<_> = table.lines().skip(2).collect();
-        let expected = Verdict::ALL
-            .map(|verdict| format!("| `{}` | {} | {} |", verdict.name(), verdict.end() as u8, verdict.sentence()));
+        let expected =
+            Grade::ALL.map(|grade| format!("| `{}` | {} | {} |", grade.name(), grade.end() as u8, grade.sentence()));
         assert_eq!(rows, expected);
-        assert!(Verdict::ALL.is_sorted());
+        assert!(Grade::ALL.is_sorted());
     }
 }

@@ -1,6 +1,0 @@
-use super::*;
-
-/// An end over a store that no other process can have.
-pub(in crate::commands::copy) fn end(store: AnyStore) -> End {
-    End { store, fence: Fence(0), namespace: None }
-}

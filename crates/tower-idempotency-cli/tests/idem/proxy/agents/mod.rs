@@ -1,0 +1,5 @@
+//! Agents that pay through the official SDKs of MCP, of which one side or both know nothing of the proxy between them.
+
+mod network;
+mod payments;
+mod sdk;
