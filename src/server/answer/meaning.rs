@@ -163,7 +163,7 @@ impl Meaning {
 
     /// Returns what an answer means by default under [`Rerun`](OnInterrupted::Rerun): what
     /// [`of_answer`](Self::of_answer) says, and each 5xx that would be final is unknown, so that a retry runs, as is
-    /// gRPC's INTERNAL, UNAVAILABLE and DATA_LOSS.
+    /// gRPC's `INTERNAL`, `UNAVAILABLE` and `DATA_LOSS`.
     pub fn of_answer_under_rerun(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         match Self::of_answer(parts, trailers) {
             Self::Final if is_server_error(parts, trailers) => Self::Unknown,

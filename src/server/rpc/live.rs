@@ -115,7 +115,9 @@ mod tests {
     async fn what_a_stream_has_begun_with_is_not_lost_if_its_run_is_done() {
         let begins = |early: oneshot::Sender<Begun>| {
             let (sender, events) = mpsc::unbounded_channel();
-            ["a", "b"].map(|event| sender.send(Bytes::from_static(event.as_bytes())).unwrap());
+            for event in ["a", "b"] {
+                sender.send(Bytes::from_static(event.as_bytes())).unwrap();
+            }
             let (parts, ()) = Response::new(()).into_parts();
             assert!(early.send(Begun { parts, events }).is_ok());
         };

@@ -132,7 +132,7 @@ async fn a_stream_is_read_however_its_lines_end_and_its_frames_are_cut() {
         ];
         let text: &'static str = lines.join(end).leak();
         for length in [1, 2, 3, 7, 1_000] {
-            let chunks = text.as_bytes().chunks(length).map(|chunk| Ok::<_, std::io::Error>(chunk));
+            let chunks = text.as_bytes().chunks(length).map(Ok::<_, std::io::Error>);
             let lab = streaming(mcp(), Body::from_stream(futures_util::stream::iter(chunks)));
             let first = lab.send(pay("1")).await;
             let events = events(first.text());

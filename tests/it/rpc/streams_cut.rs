@@ -99,9 +99,9 @@ async fn a_stream_that_breaks_off_ends_with_an_error_of_its_call() {
                 let lab = streaming(mcp().on_interrupted(policy), body);
                 feed.say(cut);
                 if ends {
-                    drop(feed)
+                    drop(feed);
                 } else {
-                    feed.break_off()
+                    feed.break_off();
                 }
                 let first = lab.send(pay("\"a\"")).await;
                 assert_eq!((first.status.as_u16(), first.header("content-type")), (200, Some("text/event-stream")));
