@@ -87,3 +87,40 @@ impl<T: Body<Data = Bytes>> Body for Live<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::Full;
+
+    use super::*;
+    use crate::server::bodies::body::AnyBody;
+
+    /// The body of an answer whose run is done when it is asked for.
+    async fn body(begins: impl FnOnce(oneshot::Sender<Begun>) + Send + 'static, kind: &'static str) -> Bytes {
+        let (early, begun) = oneshot::channel();
+        let done: BoxFuture<'static, Answer<AnyBody, Full<Bytes>, Infallible>> = Box::pin(async move {
+            begins(early);
+            let answer = Response::builder().header("content-type", kind);
+            Ok(answer.body(Passage::Whole { data: Bytes::from_static(b"c"), trailers: None }.into()).unwrap())
+        });
+        let Ok(answer) = super::answer::<AnyBody, Full<Bytes>, Infallible>(begun, done).await;
+        let Ok(body) = answer.into_body().collect().await;
+        body.to_bytes()
+    }
+
+    // A run on another thread may begin a stream and end it between two looks.
+    #[tokio::test]
+    async fn what_a_stream_has_begun_with_is_not_lost_if_its_run_is_done() {
+        let begins = |early: oneshot::Sender<Begun>| {
+            let (sender, events) = mpsc::unbounded_channel();
+            ["a", "b"].map(|event| sender.send(Bytes::from_static(event.as_bytes())).unwrap());
+            let (parts, ()) = Response::new(()).into_parts();
+            assert!(early.send(Begun { parts, events }).is_ok());
+        };
+        assert_eq!(body(begins, "text/event-stream").await, "abc");
+        assert_eq!(body(begins, "application/json").await, "abevent: message\ndata: c\n\n");
+        assert_eq!(body(drop, "application/json").await, "c");
+    }
+}

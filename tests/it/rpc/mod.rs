@@ -8,6 +8,7 @@ mod streams_cut;
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
@@ -20,6 +21,7 @@ use serde_json::Value;
 use testkit::Answer;
 use testkit::lab::{Lab, settle};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tower::ServiceExt as _;
 use tower_idempotency::server::Profile;
 use tower_idempotency::store::Store;
@@ -164,6 +166,9 @@ fn event(data: &str) -> String {
 const PROGRESS: &str =
     "event: message\nid: 7\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}\n\n";
 
+/// After how long a test fails for which nothing comes.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
 /// A client that reads a stream as it comes.
 struct Reader {
     head: http::response::Parts,
@@ -176,8 +181,13 @@ impl Reader {
         Self { head, body }
     }
 
-    /// The next bytes; `None` at the end.
+    /// The next bytes, which have to come soon; `None` at the end.
     async fn next(&mut self) -> Option<String> {
+        timeout(GIVE_UP, self.late()).await.expect("something comes, or the stream ends")
+    }
+
+    /// The next bytes, however late they are.
+    async fn late(&mut self) -> Option<String> {
         let data = self.body.frame().await?.unwrap().into_data().unwrap();
         Some(String::from_utf8(data.to_vec()).unwrap())
     }
