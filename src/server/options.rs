@@ -137,7 +137,10 @@ impl Options {
     /// Returns whether requests with this method have keys, if `covers` does not leave them out.
     #[inline]
     pub(super) fn covers_method(&self, method: &Method) -> bool {
-        self.methods.iter().any(|covered| covered == method) || self.require_key && can_be_covered(method)
+        let is_covered =
+            self.methods.iter().any(|covered| covered == method) || self.require_key && can_be_covered(method);
+        // MCP ends a session by DELETE.
+        is_covered && (self.profile.calls.is_none() || *method == Method::POST)
     }
 
     /// Returns the covered method from which one differs in the case of its letters alone. Methods are case-sensitive

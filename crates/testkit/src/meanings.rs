@@ -126,6 +126,9 @@ fn numbers(row: &Row) -> Vec<String> {
 }
 
 fn json_rpc(row: &Row) -> Vec<String> {
+    if row.get("answer").contains("input_required") {
+        return vec![r#"{"jsonrpc":"2.0","id":7,"result":{"resultType":"input_required"}}"#.to_owned()];
+    }
     if row.get("answer").contains("result") {
         return ["{}", r#"{"isError":true,"content":[]}"#, "null"]
             .map(|result| format!(r#"{{"jsonrpc":"2.0","id":7,"result":{result}}}"#))

@@ -13,6 +13,8 @@ pub(crate) fn judge(answer: &Answer<'_>) -> Option<Says> {
     }
     let error = &body["error"];
     match body.get("result") {
+        // MCP's server asks for input before it goes on. The client sends another call with it.
+        Some(result) if error.is_null() && result["resultType"] == "input_required" => return Some(Says::NotStarted),
         // Also one of a tool over MCP with `isError`: it may have had an effect before it failed.
         Some(_) if error.is_null() => return Some(Says::Done),
         None | Some(Value::Null) if error.is_object() => {}
@@ -23,6 +25,8 @@ pub(crate) fn judge(answer: &Answer<'_>) -> Option<Says> {
         -32700 | -32600 | -32601 | -32602 => Says::NotStarted,
         // Internal error, and the server's own.
         -32603 | -32099..=-32000 => Says::Failed,
+        // MCP: the client has cancelled the call, which may have had its effect by then.
+        -32800 => Says::Unknown,
         _ => Says::Refused,
     })
 }

@@ -36,7 +36,8 @@ impl BodyJudge {
     ///
     /// - Of the errors, -32700, -32600, -32601 and -32602 say that nothing was started. -32603 and the server's own,
     ///   -32000 to -32099, are what a 500 is. Any other is an outcome.
-    /// - A `result` is an outcome, with MCP's `isError: true`, too.
+    /// - A `result` is an outcome, with MCP's `isError: true`, too. One that asks for input (`input_required`) is not
+    ///   started, and -32800, by which a server of MCP says that the client has cancelled the call, is unknown.
     #[must_use]
     pub fn json_rpc() -> Self {
         Self(Kind::JsonRpc)

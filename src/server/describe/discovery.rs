@@ -25,10 +25,12 @@ impl Options {
         let mut rejection = Rejection::new(kind, "");
         self.profile.name(&mut rejection);
         let code = match self.profile.envelope {
-            Envelope::Problem => kind.slug().into(),
+            Envelope::Problem | Envelope::JsonRpc => kind.slug().into(),
             _ => rejection.code(),
         };
-        json!({ "status": rejection.status.as_u16(), "code": code })
+        // An error of JSON-RPC comes with 200, and its `data` has the slug.
+        let status = if self.profile.calls.is_some() { 200 } else { rejection.status.as_u16() };
+        json!({ "status": status, "code": code })
     }
 }
 
@@ -71,10 +73,11 @@ impl<St> LayerState<St> {
         }
         // A key that is required covers every method that is not safe.
         let others = USUAL.iter().filter(|method| options.require_key && !options.methods.contains(method));
+        let methods = options.methods.iter().chain(others).filter(|method| options.covers_method(method));
         let mut discovery = json!({
             "profile": profile.name,
             "routes": *options.routes,
-            "methods": options.methods.iter().chain(others).map(Method::as_str).collect::<Vec<_>>(),
+            "methods": methods.map(Method::as_str).collect::<Vec<_>>(),
             "header": options.header_name.as_str(),
             "key_required": options.require_key,
             "key_quoted": options.strict_keys,
@@ -85,6 +88,9 @@ impl<St> LayerState<St> {
             "replay_header": recorder.replay_header_name.as_str(),
             "retry": retry,
         });
+        if let Some(places) = &options.key_from {
+            discovery["key_from"] = format!("{places:?}").into();
+        }
         if let Some(form) = profile.key_form.name() {
             discovery["key_form"] = form.into();
         }

@@ -166,8 +166,8 @@ fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
             // The other request may be an earlier attempt of this one, which was sent in another way.
             let detail = "This key was used for another request: its method, host, path, query, content type, body, or \
                 a header that this server compares differs. Nothing was done for this request. If you have sent it \
-                with this key before, it may have been done then: send it again as it was. Use a new key for a new \
-                operation.";
+                with this key before, it may have been done then: send it again as it was, with this key. Only a \
+                new operation needs a new key.";
             Rejection::new(RejectionKind::KeyReused, detail)
         }
     }
@@ -197,7 +197,8 @@ pub(crate) fn would_run_again(id: &RecordId) -> Rejection {
 
 /// Rejects a duplicate while its operation goes on, or if the key was freed while it waited.
 fn in_flight() -> Rejection {
-    let detail = "A request with this key is being processed. Try again with the same key.";
+    let detail = "A request with this key is being processed. Try again with the same key. A new key could run it a \
+        second time.";
     Rejection::new(RejectionKind::InFlight, detail).after(1)
 }
 

@@ -48,6 +48,15 @@ async fn other_messages_pass_untouched_with_a_key_or_without_one() {
     }
 }
 
+// Seen: a client that ended its session by DELETE was refused for its body.
+#[tokio::test]
+async fn a_session_ends_also_where_calls_need_keys() {
+    for lab in [echoing(mcp()), echoing(mcp().require_key(true))] {
+        let end = Request::delete("/mcp").header("mcp-session-id", "s").body(Body::empty()).unwrap();
+        assert_eq!(lab.send(end).await.text(), "false ");
+    }
+}
+
 #[tokio::test]
 async fn a_call_of_a_tool_has_its_key_however_its_method_is_written() {
     let escaped = r#"{"jsonrpc":"2.0","id":1,"m\u0065thod":"tools\/call","params":{"_meta":{"idempotencyKey":"k"}}}"#;
