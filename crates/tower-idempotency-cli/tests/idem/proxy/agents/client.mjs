@@ -1,7 +1,7 @@
 // An agent with an official SDK: it pays a number of times, with a key for each payment, and sends a payment again with
 // its key until it has the result. Prints each as a line of JSON.
-// `client.mjs URL KEY PAYMENTS json|stream sessions|stateless [SDK]`: the keys are KEY-0, KEY-1 and so on. After the
-// first half, it goes on when its standard input ends. SDK is the package of the client, which has sessions alone if it
+// `client.mjs URL KEY PAYMENTS json|stream sessions|stateless [SDK]`: the keys are KEY-0, KEY-1 and so on. It
+// begins with the second half when its standard input ends, in the sessions of the first one. SDK is the package of the client, which has sessions alone if it
 // is the older one, `@modelcontextprotocol/sdk`.
 
 import { createRequire } from "node:module";
@@ -34,6 +34,7 @@ async function pay(client, number) {
 async function work(numbers) {
   let client;
   for (const number of numbers) {
+    if (number >= half) await secondHalf;
     const failures = [];
     for (let payment; !payment; ) {
       try {
@@ -54,14 +55,9 @@ async function work(numbers) {
   await client?.close();
 }
 
-function atOnce(numbers) {
-  const workers = Array.from({ length: WORKERS }, (_, worker) => numbers.filter((_, at) => at % WORKERS === worker));
-  return Promise.all(workers.map(work));
-}
-
 const numbers = Array.from({ length: Number(payments) }, (_, number) => number);
 const half = numbers.length / 2;
-await atOnce(numbers.slice(0, half));
-console.log("null");
-await text(process.stdin);
-await atOnce(numbers.slice(half));
+// Its session is open meanwhile.
+const secondHalf = text(process.stdin);
+await Promise.all(Array.from({ length: WORKERS }, (_, worker) => work(numbers.filter((at) => at % WORKERS === worker))));
+process.exit();

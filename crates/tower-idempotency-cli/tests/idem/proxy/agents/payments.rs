@@ -1,6 +1,7 @@
 //! Agents pay through a network that swallows, cuts and repeats, while the server is killed.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 use testkit::dice::free_address;
 use testkit::process::{Process, ended};
+use tokio::runtime::Handle;
 
 use super::network::faulty;
 use super::sdk::{Sdk, Shape};
@@ -38,7 +40,7 @@ fn paid(ledger: &Path) -> HashMap<String, Vec<String>> {
     paid
 }
 
-/// The lines of an agent: its results, and `null` after the first half.
+/// The results of an agent, as they come.
 struct Agent {
     process: Process,
     lines: mpsc::Receiver<Value>,
@@ -57,19 +59,22 @@ impl Agent {
         Self { process, lines }
     }
 
-    /// The results up to the half, or to the end.
-    fn results(&mut self) -> Vec<Value> {
+    /// Returns the next results, or all that are left.
+    fn results(&mut self, most: usize) -> Vec<Value> {
         let mut results = Vec::new();
-        loop {
+        while results.len() < most {
             match self.lines.recv_timeout(BOUND) {
-                Ok(Value::Null) | Err(mpsc::RecvTimeoutError::Disconnected) => return results,
                 Ok(result) => results.push(result),
-                Err(mpsc::RecvTimeoutError::Timeout) => panic!("an agent waits for ever, after {results:?}"),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    panic!("an agent waits for ever, after {} results: {results:?}", results.len())
+                }
             }
         }
+        results
     }
 
-    /// Ends its pause.
+    /// Lets it begin with the second half.
     fn go_on(&mut self) {
         drop(self.process.0.stdin.take());
     }
@@ -82,42 +87,43 @@ impl Agent {
     }
 }
 
-async fn proxy(listen: SocketAddr, service: SocketAddr, directory: &Path) -> Process {
+fn proxy(listen: SocketAddr, service: SocketAddr, directory: &Path) -> Process {
     let store = format!("sled:{}", directory.join("store").display());
     let mut command = program::proxy(listen, free_address(), &format!("http://{service}"), &store);
-    let process = Process(command.args(["--one-account", "--profile", "mcp"]).spawn().unwrap());
-    accepts(listen).await;
-    process
+    Process(command.args(["--one-account", "--profile", "mcp"]).spawn().unwrap())
 }
 
 /// Lets an agent pay, and kills the server, and the proxy if there is one, when half is paid. Returns the results, the
 /// payments, and what the faults were.
-async fn pay(server: Sdk, client: Sdk, shape: Shape, is_protected: bool) -> Option<Vec<Vec<String>>> {
-    let promise = "an agent's payments take place once, through the official SDKs";
-    let packages = (server.package(promise)?, client.package(promise)?);
+async fn pay(server: Sdk, client: Sdk, packages: &[OsString; 2], shape: Shape, is_protected: bool) -> Vec<Vec<String>> {
     let directory = tempdir().unwrap();
     let (ledger, [service, listen]) = (directory.path().join("ledger"), [(); 2].map(|()| free_address()));
-    let mut running = server.server(&packages.0, service, &ledger, shape).await;
-    let mut between = if is_protected { Some(proxy(listen, service, directory.path()).await) } else { None };
-    let (network, faults) = faulty(if is_protected { listen } else { service }).await;
-    let mut agent = Agent::new(client.agent(&packages.1, network.address(), PAYMENTS, shape));
+    let first = if is_protected { listen } else { service };
+    let start = || {
+        let server = server.server(&packages[0], service, &ledger, shape);
+        (server, is_protected.then(|| proxy(listen, service, directory.path())))
+    };
+    let mut running = start();
+    accepts(service).await;
+    accepts(first).await;
+    let (network, faults) = faulty(first).await;
+    let mut agent = Agent::new(client.agent(&packages[1], network.address(), PAYMENTS, shape));
 
     let how = format!("{server:?} {client:?} {shape:?}");
-    let mut results = tokio::task::block_in_place(|| agent.results());
+    let mut results = tokio::task::block_in_place(|| agent.results(PAYMENTS / 2));
     assert_eq!(results.len(), PAYMENTS / 2, "{how}: {results:?}");
-    running.kill();
-    running = server.server(&packages.0, service, &ledger, shape).await;
-    if let Some(proxy_before) = &mut between {
-        proxy_before.kill();
-        between = Some(proxy(listen, service, directory.path()).await);
-    }
+    // Both are killed, and started again.
+    drop(running);
+    running = start();
+    accepts(service).await;
+    accepts(first).await;
     agent.go_on();
     results.extend(tokio::task::block_in_place(|| {
-        let results = agent.results();
+        let results = agent.results(PAYMENTS);
         agent.succeeds();
         results
     }));
-    drop((running, between));
+    drop(running);
 
     let [swallowed, cut, repeated] =
         [&faults.swallowed, &faults.cut, &faults.repeated].map(|count| count.load(Ordering::SeqCst));
@@ -135,17 +141,29 @@ async fn pay(server: Sdk, client: Sdk, shape: Shape, is_protected: bool) -> Opti
             assert_eq!(paid[key], [payment], "{key}: {how}");
         }
     }
-    Some(paid.into_values().collect())
+    paid.into_values().collect()
+}
+
+/// Returns the packages of a server and of a client, if they are there.
+fn packages(server: Sdk, client: Sdk) -> Option<[OsString; 2]> {
+    let promise = "an agent's payments take place once, through the official SDKs";
+    Some([server.package(promise)?, client.package(promise)?])
 }
 
 async fn each_is_paid_once(server: Sdk, client: Sdk) {
+    let Some(packages) = packages(server, client) else { return };
     // The older client knows sessions alone.
-    let shapes = SHAPES.into_iter().filter(|shape| client != Sdk::OlderTypeScript || shape.sessions == "sessions");
-    for shape in shapes {
-        if pay(server, client, shape, true).await.is_none() {
-            return;
-        }
-    }
+    let is_known = |shape: &Shape| client != Sdk::OlderTypeScript || shape.sessions == "sessions";
+    let runtime = &Handle::current();
+    // At once: most of the time they wait for answers that were swallowed.
+    tokio::task::block_in_place(|| {
+        std::thread::scope(|threads| {
+            for shape in SHAPES.into_iter().filter(is_known) {
+                let packages = &packages;
+                threads.spawn(move || runtime.block_on(pay(server, client, packages, shape, true)));
+            }
+        });
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +195,8 @@ async fn an_agent_with_the_older_package_pays_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_proxy_agents_pay_twice() {
     for (sdk, shape) in [(Sdk::Python, SHAPES[1]), (Sdk::TypeScript, SHAPES[2])] {
-        let Some(payments) = pay(sdk, sdk, shape, false).await else { return };
+        let Some(packages) = packages(sdk, sdk) else { return };
+        let payments = pay(sdk, sdk, &packages, shape, false).await;
         assert!(payments.iter().any(|payments| payments.len() > 1), "{sdk:?}: {payments:?}");
     }
 }

@@ -8,8 +8,6 @@ use std::process::{Command, Stdio};
 use testkit::process::Process;
 use testkit::skipped;
 
-use crate::program::accepts;
-
 /// An SDK as a client or a server: what runs its programs, and the variable with the directory of its package, as
 /// `.ci/run` sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +47,10 @@ impl Sdk {
     }
 
     /// Starts a server whose tool pays: each payment is a line of the ledger.
-    pub(super) async fn server(self, package: &OsString, at: SocketAddr, ledger: &Path, shape: Shape) -> Process {
+    pub(super) fn server(self, package: &OsString, at: SocketAddr, ledger: &Path, shape: Shape) -> Process {
         let mut command = self.program("server", package);
         command.arg(at.to_string()).arg(ledger).args([shape.body, shape.sessions]);
-        let process = Process(command.spawn().unwrap());
-        accepts(at).await;
-        process
+        Process(command.spawn().unwrap())
     }
 
     /// Starts an agent that pays so often.
