@@ -1,5 +1,5 @@
 //! The state of a run's transaction, shared by the handler that sends it, the writer that answers, and the run that
-//! settles.
+//! settles. Each run makes one and closes it, also if its handler has no transaction.
 //!
 //! The store's writer answers a transaction in the store's own database. If the application commits the transaction
 //! itself, the store answers once the run is over: it then checks whether the record is in the database.

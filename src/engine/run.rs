@@ -1,4 +1,5 @@
-//! A run, from the moment its slot was taken: calls the work, within its bounds, and shows what comes of it.
+//! A run, from the moment its slot was taken: calls the work, within its bounds. Once that is done, it says which end
+//! is recorded, reports the run, and frees the slot with its end.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;

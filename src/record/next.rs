@@ -1,4 +1,6 @@
-//! The function that decides which state follows which.
+//! The function that decides which state follows which, for each transition: a claim, an end, an operator's, and the
+//! interruption of what an opening finds running. It returns what is to be written ([`Edit`]) and the reply; what a
+//! store makes of both is a [`Stepped`].
 
 use std::time::Duration;
 

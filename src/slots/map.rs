@@ -1,5 +1,6 @@
 //! The slots of an opened store: a request looks here before it does anything (`look`), and a run's slot is freed here
-//! at its end (`leave`). `slot.rs` takes one.
+//! at its end (`leave`). `slot.rs` takes one. An operator's change is counted here while it is tried again
+//! (`retrying`), so that a shutdown waits for it.
 //!
 //! `point` is empty, except in the laboratory of interleavings, which lets another thread come between there.
 

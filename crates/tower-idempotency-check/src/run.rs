@@ -1,4 +1,4 @@
-//! Runs the checks of a plan.
+//! The checks there are, of which a plan chooses, and how they run.
 
 use std::sync::Mutex;
 

@@ -1,4 +1,4 @@
-//! What a layer sets, and the key that each call gets by it.
+//! What a layer sets, and what follows from it for a call: its key, before it, and how its answers are read.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The layer's service: it makes a call of each request with an unsafe method, and passes the others through.
+//! The layer's service: it makes a call of each request with an unsafe method, and passes the others through. The
+//! call comes back here to send each attempt, and to describe the use of its key.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
 //! Remembers which request each key was used for, so that a key that is used for another one is an error before
-//! anything is sent.
+//! anything is sent. A call that has taken no effect is forgotten at its end.
 //!
 //! It holds hashes under a secret seed, and forgets those that were not used for longest: the server has the last word.
 

@@ -1,5 +1,6 @@
 //! One try of a call that a relay has a lease of: it is sent, and its result is written. The client may make several
-//! attempts in a try.
+//! attempts in a try. `Terms` say how long a lease is, before the try, and whether the call waits or is given up, after
+//! it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What an outbox holds: a call, and what has become of it. A lease returns one, and so does each look at the outbox.
+//! What an outbox holds: a call, and what has become of it. A lease returns one, and so does each look at the outbox. A
+//! try makes its answer, which is written as JSON.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,4 @@
-//! The relay: takes calls out of an outbox, and carries each to its end.
+//! The relay: takes calls out of an outbox, and carries each to its end, which makes room for the next.
 
 use std::collections::HashMap;
 use std::fmt;

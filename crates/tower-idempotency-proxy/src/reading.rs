@@ -1,4 +1,5 @@
-//! Connections to the service, which are read to their end.
+//! A connection to the service on which an answer is read although nothing more can be sent; and over HTTP/2, which
+//! notes that a head has come.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;

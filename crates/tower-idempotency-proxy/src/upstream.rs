@@ -347,7 +347,7 @@ fn is_refused(error: &hyper_util::client::legacy::Error, is_body_begun: bool) ->
     })
 }
 
-/// Counts a request that the service has not answered.
+/// Counts a request that got no answer of the service: it has not answered, or there was no place for its answer.
 fn count(kind: &'static str) {
     metrics::counter!("idempotency_proxy_unanswered_total", "kind" => kind).increment(1);
 }

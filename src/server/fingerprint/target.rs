@@ -1,4 +1,5 @@
-//! The target of a request: the fingerprint's part for host, path and query.
+//! The target of a request: the fingerprint's part for host, path and query, and the URI that a handler's context
+//! keeps.
 
 use std::borrow::Cow;
 

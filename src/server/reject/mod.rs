@@ -2,7 +2,9 @@
 //!
 //! - `reasons.rs`: each reason to reject a request, and the text of the rejection.
 //! - `rejection.rs`: what a rejection is, and how it reads as an answer.
-//! - `envelope.rs`: how it reads in the forms of Stripe's API and of the Agentic Commerce Protocol.
+//! - `envelope.rs`: how it reads in the forms of Stripe's API, the Agentic Commerce Protocol, Apache Iceberg's catalog
+//!   and
+//!   JSON-RPC, whose `id` `rpc/reply.rs` sets.
 //! - `grpc.rs`: how it reads to a gRPC client.
 
 pub(super) mod envelope;

@@ -1,4 +1,5 @@
-//! The commands that the handles send to the writer: a claim and an end are both a `Submitted`.
+//! The commands that the handles send to the writer: a claim and an end are both a `Submitted`, with the
+//! time by which it has to be durable. `Close`, at the end, has the writer write what is queued and stop.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The queue between the handles and the writer.
+//! The queue between the handles and the writer: each claim and each end goes through it, and at last `Close`.
 //!
 //! The receiver says how many items it waits for, and is woken once, when that many are there. (The standard library's
 //! channel wakes its receiver for each item; on two cores, waking took longer than the wait was meant to be.)

@@ -1,5 +1,5 @@
 //! The writer's thread, which takes the queued commands, decides them, makes the results durable, and answers: a claim
-//! and an end come through here alike.
+//! and an end come through here alike. `Close` ends it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

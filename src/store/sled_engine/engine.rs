@@ -1,4 +1,4 @@
-//! sled as the engine of a store.
+//! sled as the engine of a store: what a batch writes and syncs, and what a retry reads that no cache has.
 
 use std::fmt;
 use std::fs;

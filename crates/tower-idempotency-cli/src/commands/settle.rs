@@ -1,4 +1,4 @@
-//! `idem settle`, of one operation.
+//! `idem settle`, of one operation: plans the change, and makes it once the store is open.
 
 use std::path::Path;
 

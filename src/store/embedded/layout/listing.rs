@@ -1,4 +1,5 @@
-//! Entries that list many records: those of one batch that expire at one time, and those that it claimed.
+//! Entries that list many records: those of one batch that expire at one time, and those that it claimed. A batch fills
+//! them while it decides its commands, and they are written with its step.
 //!
 //! An engine's costs depend on the number of keys, so a batch writes one entry instead of one for each record. When a
 //! record changes, its entries stay as they are: a reader compares an entry with the record, and ignores what is

@@ -1,5 +1,6 @@
 //! The contract of an embedded engine: it holds an ordered map of bytes that is written in steps. It is here and not
-//! with the engines, because the layout of the keys and the order of writes are part of it.
+//! with the engines, because the layout of the keys and the order of writes are part of it. An opening examines and
+//! reads through it, and each batch is written through it.
 
 use std::fmt::Debug;
 use std::io;
