@@ -53,4 +53,5 @@ pub use pointer::NotAPlace;
 pub use profile::{Envelope, Profile};
 pub use rpc::calls::RpcCalls;
 pub use service::IdempotencyService;
+pub use tower_idempotency_meaning::{Answer, BodyJudge, Rule, Says, WrongRule};
 pub use warnings::WrongName;

@@ -261,7 +261,10 @@ impl Profile {
     #[must_use]
     pub fn mcp() -> Self {
         let max_stream = Duration::from_secs(600);
-        Self { name: "mcp", calls: Some(RpcCalls::Tools), max_stream, ..Self::json_rpc() }
+        // Servers refuse so what is no call to them, such as one of a session that they have forgotten, and some of
+        // them without JSON-RPC. With another head, or in another session, the same call runs.
+        let frees = &[400, 404, 405, 406, 413, 415, 422];
+        Self { name: "mcp", calls: Some(RpcCalls::Tools), max_stream, frees, ..Self::json_rpc() }
     }
 
     /// Gives a rejection the status and the code that the profile has for its kind.

@@ -23,6 +23,10 @@ pub(crate) fn judge(answer: &Answer<'_>) -> Option<Says> {
     Some(match error["code"].as_i64()? {
         // Parse error, invalid request, method not found, invalid params.
         -32700 | -32600 | -32601 | -32602 => Says::NotStarted,
+        // MCP: headers, capabilities or a revision that the server does not take; it asks for a visit of a URL first.
+        -32022..=-32020 | -32042 => Says::NotStarted,
+        // An error without an `id` is of a request that was not read: its session is unknown.
+        _ if body["id"].is_null() && answer.status.is_client_error() => Says::NotStarted,
         // Internal error, and the server's own.
         -32603 | -32099..=-32000 => Says::Failed,
         // MCP: the client has cancelled the call, which may have had its effect by then.

@@ -19,8 +19,12 @@ use crate::server::pointer::Pointer;
 /// The name of a number's only member, if the feature `arbitrary_precision` of `serde_json` is on.
 const NUMBER: &str = "$serde_json::private::Number";
 
+/// Begins a form in which texts are marked. No JSON begins so.
+const MARKED: u8 = b'~';
+
 /// Returns the canonical form of `body` without these members, or `None` if no form is this value's alone: the body is
-/// not JSON, an object has a member twice, or no double holds the value of a number.
+/// not JSON, or an object has a member twice. Nor has it one if no double holds the value of a number, unless members
+/// are left out: the body's bytes have these, so such a number is compared by its digits.
 pub(crate) fn canonical(body: &[u8], left_out: &[Pointer]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -28,7 +32,13 @@ pub(crate) fn canonical(body: &[u8], left_out: &[Pointer]) -> Option<Vec<u8>> {
     // Only white space may follow.
     deserializer.end().ok()?;
     left_out.iter().for_each(|pointer| json.leave_out(&pointer.tokens));
-    serde_json_canonicalizer::to_vec(&json).ok()
+    if left_out.is_empty() || !json.has_unheld() {
+        return serde_json_canonicalizer::to_vec(&json).ok();
+    }
+    json.mark();
+    let mut marked = vec![MARKED];
+    serde_json_canonicalizer::to_writer(&json, &mut marked).ok()?;
+    Some(marked)
 }
 
 /// JSON whose numbers are doubles. The canonicalizer sorts the members.
@@ -38,15 +48,35 @@ enum Json {
     Null,
     Bool(bool),
     Number(f64),
-    /// A number that no double holds. A value with one has no canonical form, unless the member is left out.
+    /// The digits of a number that no double holds. A value with one has no canonical form.
     #[serde(skip_serializing)]
-    Unheld,
+    Unheld(String),
     String(String),
     Array(Vec<Self>),
     Object(HashMap<String, Self>),
 }
 
 impl Json {
+    fn has_unheld(&self) -> bool {
+        match self {
+            Self::Unheld(_) => true,
+            Self::Array(elements) => elements.iter().any(Self::has_unheld),
+            Self::Object(members) => members.values().any(Self::has_unheld),
+            _ => false,
+        }
+    }
+
+    /// Makes texts of the numbers that no double holds, and marks all texts, so that none is taken for a number.
+    fn mark(&mut self) {
+        match self {
+            Self::Unheld(digits) => *self = Self::String(format!("n{digits}")),
+            Self::String(text) => text.insert(0, 's'),
+            Self::Array(elements) => elements.iter_mut().for_each(Self::mark),
+            Self::Object(members) => members.values_mut().for_each(Self::mark),
+            Self::Null | Self::Bool(_) | Self::Number(_) => {}
+        }
+    }
+
     /// Removes the member to which these tokens lead, if it is there, and so the objects around it that are empty then.
     /// An element of an array becomes `null`, for others would take its place.
     fn leave_out(&mut self, tokens: &[String]) {
@@ -84,7 +114,7 @@ impl<'a> Reader<'a> {
     /// Takes the next number of the text. `serde_json` may have rounded the one that it gives.
     fn number<E: Error>(&mut self) -> Result<Json, E> {
         let number = self.next_number().ok_or_else(|| E::custom("the text has fewer numbers"))?;
-        Ok(held_by_double(number).map_or(Json::Unheld, Json::Number))
+        Ok(held_by_double(number).map_or_else(|| Json::Unheld(number.to_owned()), Json::Number))
     }
 
     /// Returns the next number in the text, which is JSON.
@@ -248,7 +278,14 @@ mod tests {
         // What has nothing else in it is as if it had not been sent, and a number that is left out may be any.
         let nested = r#"{"a":{"b":{"c":12345678901234567890}},"d":{}}"#;
         assert_eq!([without(&["/a/b/c"], nested), without(&["/a/b"], nested)], [r#"{"d":{}}"#; 2]);
-        assert_eq!(canonical(nested.as_bytes(), &[Pointer::new("/d").unwrap()]), None);
+        // One that stays is compared by its digits, and not taken for a text.
+        assert_eq!(without(&["/d"], nested), r#"~{"a":{"b":{"c":"n12345678901234567890"}}}"#);
+        let number = without(&["/id"], r#"{"id":1,"a":12345678901234567891,"b":"x"}"#);
+        assert_eq!(number, without(&["/id"], r#"{"b":"x","id":2,"a":12345678901234567891}"#));
+        for other in [r#"{"a":12345678901234567892,"b":"x"}"#, r#"{"a":"12345678901234567891","b":"x"}"#] {
+            assert_ne!(number, without(&["/id"], other));
+        }
+        assert_eq!(canonical(nested.as_bytes(), &[]), None);
         assert_eq!(without(&["/id"], "[1]"), "[1]");
     }
 

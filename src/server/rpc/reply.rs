@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode, response};
 use super::calls::Message;
 use super::events;
 use crate::server::bodies::body::WholeAnswer;
+use crate::server::effect::Effect;
 use crate::server::header::lines;
 
 const JSON: &str = "application/json";
@@ -46,10 +47,12 @@ impl Reply {
         (answer, trailers)
     }
 
-    /// Gives a handler's error the `id` of the call if it has none, as the proxy's own have. Its status is an error's,
-    /// so that clients took it for a failure of the transport.
+    /// Gives the refusal of another layer, or of the proxy, the `id` of the call if it has none. Its status is an
+    /// error's, so that clients took it for a failure of the transport. A server's own error stays as it is: by a 404,
+    /// a client learns that its session is over.
     pub(crate) fn with_own_id(&self, parts: &mut response::Parts, data: Bytes) -> Bytes {
-        match self.with_id(&data).filter(|_| !parts.status.is_success()) {
+        let is_refusal = !parts.status.is_success() && lines(&parts.headers, Effect::HEADER).next().is_some();
+        match self.with_id(&data).filter(|_| is_refusal) {
             Some((message, true)) => {
                 parts.status = StatusCode::OK;
                 parts.headers.remove(CONTENT_LENGTH);

@@ -1,9 +1,10 @@
 //! Two calls are the same if their method and their parameters are; the answer has the `id` of the call that gets it.
 
-use http::StatusCode;
-use testkit::Gate;
+use axum::body::Body;
+use http::{Response, StatusCode};
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, settle};
+use testkit::{Answer, Gate};
 use tower_idempotency::server::Replay;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Rejection};
 
@@ -236,33 +237,72 @@ async fn a_session_is_neither_compared_nor_replayed() {
     assert!(again.is_replay());
 }
 
+/// What a call gets that the service answers so at first, and what its retry gets, after which it has run.
+async fn answered(status: u16, effect: Option<&'static str>, body: &str, id: &str) -> [Answer; 2] {
+    let body = body.to_owned();
+    let lab = Lab::new(mcp(), move |number| {
+        let answer = Response::builder().status(if number == 1 { status } else { 200 });
+        let answer = answer.header("content-length", if number == 1 { body.len() } else { result("1", 2).len() });
+        let answer = effect.into_iter().fold(answer, |answer, effect| answer.header("idempotency-effect", effect));
+        let body = if number == 1 { body.clone() } else { result("1", 2) };
+        let kind = if body.starts_with('{') { "application/json" } else { "text/plain" };
+        let answer = answer.header("content-type", kind).body(Body::from(body)).unwrap();
+        async move { answer }
+    });
+    [lab.send(pay(id)).await, lab.send(pay("9")).await]
+}
+
 #[tokio::test]
-async fn a_service_s_error_without_an_id_gets_that_of_the_call_and_each_other_answer_is_untouched() {
-    let answer = |status: u16, body: String| {
-        let lab = Lab::new(mcp(), move |_| {
-            let (status, body) = (StatusCode::from_u16(status).unwrap(), body.clone());
-            async move { (status, [("content-length", body.len().to_string())], json(body)) }
-        });
-        async move { [lab.send(pay("12345")).await, lab.send(pay("\"b\"")).await] }
-    };
-    for (status, code) in [(404, -32600), (400, -32602), (400, -32000), (500, -32603), (409, 5)] {
-        for (given, id) in answer(status, error("null", code)).await.into_iter().zip(["12345", "\"b\""]) {
+async fn a_refusal_without_an_id_gets_that_of_the_call() {
+    // As the proxy refuses, and a service that has a layer of its own.
+    for (status, code) in [(503, -32060), (400, -32602), (502, -32000), (500, -32603), (409, 5)] {
+        for id in ["12345", "\"b\""] {
+            let [given, _] = answered(status, Some("unknown;retry"), &error("null", code), id).await;
             assert_eq!((given.status.as_u16(), given.text()), (200, &*error(id, code)), "{status}");
             let length = given.text().len().to_string();
             assert!(given.header("content-length").is_none_or(|declared| declared == length), "{given:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_service_s_own_answer_is_untouched() {
     for (status, body) in [
         (404, error("7", -32601)),
-        (400, error("\"null\"", -32022)),
-        (404, "no such session".to_owned()),
+        (404, error("null", -32600)),
+        (500, error("null", -32603)),
         (404, r#"{"id":null,"error":"#.to_owned()),
         (400, r#"{"id":null,"method":"ping","error":{}}"#.to_owned()),
         (200, error("null", -32602)),
         (202, result("null", 1)),
     ] {
-        let [first, _] = answer(status, body.clone()).await;
+        let [first, _] = answered(status, None, &body, "12345").await;
         assert_eq!((first.status.as_u16(), first.text()), (status, &*body));
         assert_eq!(first.header("content-length"), Some(&*body.len().to_string()));
+    }
+}
+
+// Seen with the official servers: a 404 of a session that the server had forgotten was replayed to the next session.
+#[tokio::test]
+async fn a_call_that_the_server_does_not_take_in_this_session_or_form_runs_in_the_next() {
+    for (status, body) in [
+        (404, error("null", -32600)),
+        (404, error("null", -32001)),
+        (400, error("null", -32000)),
+        (400, error("1", -32020)),
+        (400, error("1", -32022)),
+        (200, error("1", -32042)),
+        (404, "Session not found".to_owned()),
+        (406, String::new()),
+        (200, r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required"}}"#.to_owned()),
+    ] {
+        let [first, again] = answered(status, None, &body, "1").await;
+        assert_eq!((first.status.as_u16(), first.text()), (status, &*body));
+        assert_eq!((again.text(), again.is_replay()), (&*result("1", 2), false), "{status} {body}");
+    }
+    // What says that the call has failed in itself is an outcome.
+    for (status, body) in [(200, error("1", 7)), (404, error("1", 7)), (409, "taken".to_owned())] {
+        let [_, again] = answered(status, None, &body, "1").await;
+        assert!(again.is_replay(), "{status} {body}");
     }
 }
