@@ -8,6 +8,7 @@ the second half when its standard input ends, in the sessions of the first one.
 import asyncio
 import json
 import logging
+import os
 import sys
 
 from mcp import Client
@@ -52,7 +53,9 @@ async def work(payments, second_half):
             # What happens in a client comes out of it in groups.
             failures.append("timeout" if " timed out" in repr(error) else repr(error))
             if len(failures) == TRIES:
-                sys.exit(f"{KEY}-{payments[0]}: {failures}")
+                print(f"{KEY}-{payments[0]}: {failures}", file=sys.stderr, flush=True)
+                # A thread waits for the input.
+                os._exit(1)
             await asyncio.sleep(0.05)
 
 

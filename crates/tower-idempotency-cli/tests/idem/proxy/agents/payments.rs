@@ -20,7 +20,8 @@ use super::sdk::{Sdk, Shape};
 use crate::program::{self, accepts};
 
 const PAYMENTS: usize = 60;
-/// The time after which an agent waits for ever. Each sends at most 40 times, for 4 seconds.
+/// The time without a result after which an agent is taken to wait for ever. Each sends at most 40 times, for 4
+/// seconds.
 const BOUND: Duration = Duration::from_secs(240);
 
 const SHAPES: [Shape; 4] = [
@@ -87,14 +88,15 @@ impl Agent {
     }
 }
 
+/// Starts `idem proxy` in its profile for tools.
 fn proxy(listen: SocketAddr, service: SocketAddr, directory: &Path) -> Process {
     let store = format!("sled:{}", directory.join("store").display());
     let mut command = program::proxy(listen, free_address(), &format!("http://{service}"), &store);
     Process(command.args(["--one-account", "--profile", "mcp"]).spawn().unwrap())
 }
 
-/// Lets an agent pay, and kills the server, and the proxy if there is one, when half is paid. Returns the results, the
-/// payments, and what the faults were.
+/// Lets an agent pay, and kills the server, and the proxy if there is one, when half is paid. Returns the payments that
+/// took place for each.
 async fn pay(server: Sdk, client: Sdk, packages: &[OsString; 2], shape: Shape, is_protected: bool) -> Vec<Vec<String>> {
     let directory = tempdir().unwrap();
     let (ledger, [service, listen]) = (directory.path().join("ledger"), [(); 2].map(|()| free_address()));
@@ -111,6 +113,9 @@ async fn pay(server: Sdk, client: Sdk, packages: &[OsString; 2], shape: Shape, i
 
     let how = format!("{server:?} {client:?} {shape:?}");
     let mut results = tokio::task::block_in_place(|| agent.results(PAYMENTS / 2));
+    if results.len() < PAYMENTS / 2 {
+        agent.succeeds();
+    }
     assert_eq!(results.len(), PAYMENTS / 2, "{how}: {results:?}");
     // Both are killed, and started again.
     drop(running);
