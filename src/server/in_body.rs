@@ -14,7 +14,7 @@ use super::options::Options;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
 use super::request::{Incoming, RunAnswer};
-use super::rpc::reply::Reply;
+use super::rpc::reply::{self, Reply};
 use crate::key::Key;
 use crate::store::Store;
 
@@ -34,7 +34,9 @@ impl<S, St: Store, M, B> Incoming<S, St, M, B> {
         let Some(places) = key_from else { return (None, Ok(of_header)) };
         let find = |of_header| self.key_in(of_header, places, data, is_probe).map_err(Box::new);
         let Some(calls) = profile.calls else { return (None, find(of_header)) };
-        match calls.id_of(data) {
+        // Calls are JSON. A server has other routes, too, such as those of OAuth, which take forms.
+        let is_message = reply::has_type(&self.parts.headers, "application/json");
+        match if is_message { calls.id_of(data) } else { Ok(None) } {
             Ok(Some(id)) => (Some(Arc::new(Reply::new(id, &self.parts))), find(of_header)),
             Ok(None) if is_probe => (None, Err(Box::new(reasons::no_record()))),
             Ok(None) => (None, Ok(None)),

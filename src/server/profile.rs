@@ -256,11 +256,12 @@ impl Profile {
     }
 
     /// That of tools over MCP, for the streamable HTTP transport: as [`json_rpc`](Self::json_rpc), but only calls of
-    /// tools have keys, and a `text/event-stream` that answers one within 10 minutes is recorded. All other messages
+    /// tools have keys, and a `text/event-stream` that answers one within 9 minutes is recorded. All other messages
     /// are passed on, also under [`require_key`](crate::IdempotencyLayer::require_key).
     #[must_use]
     pub fn mcp() -> Self {
-        let max_stream = Duration::from_secs(600);
+        // Less than `max_run`, so that a longer stream is passed on, and not cut.
+        let max_stream = Duration::from_secs(9 * 60);
         // Servers refuse so what is no call to them, such as one of a session that they have forgotten, and some of
         // them without JSON-RPC. With another head, or in another session, the same call runs.
         let frees = &[400, 404, 405, 406, 413, 415, 422];

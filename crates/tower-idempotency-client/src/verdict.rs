@@ -88,7 +88,8 @@ pub(crate) fn judge(
     before: Earlier,
 ) -> Verdict {
     let after = match says {
-        Some(Says::TryLater(Some(after))) => Some(after),
+        // The longer one: both have to be over.
+        Some(Says::TryLater(Some(after))) => Some(retry_after(headers).map_or(after, |asked| asked.max(after))),
         _ => retry_after(headers),
     };
     let of_status = known_of_status(status);
@@ -111,7 +112,7 @@ pub(crate) fn judge(
     match says {
         Some(Says::TryLater(_)) => return Verdict::Again(Known::Refused, after),
         // What is known is what the body says. The status may say that another attempt is of use all the same.
-        Some(says @ (Says::Failed | Says::Unknown)) if is_again(status) => {
+        Some(says) if is_again(status) && !matches!(says, Says::Done | Says::Refused) => {
             return Verdict::Again(known_of_says(says), after);
         }
         Some(says) => return Verdict::Answer(known_of_says(says)),

@@ -81,13 +81,31 @@ fn what_is_no_response_of_json_rpc_says_nothing() {
         r#"{"jsonrpc":"2.0","result":7}"#,
         r#"{"jsonrpc":"2.0","id":1}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{}}"#,
-        r#"{"jsonrpc":"2.0","id":1,"error":"no"}"#,
-        r#"{"jsonrpc":"2.0","id":1,"error":{"message":"no"}}"#,
-        r#"{"jsonrpc":"2.0","id":1,"error":{"code":"-32603"}}"#,
         r#"{"jsonrpc":"2.0","id":1,"result":7,"error":{"code":-32603}}"#,
         r#"{"errors":[{"extensions":{"code":"THROTTLED"}}]}"#,
     ] {
         assert_eq!(said(&BodyJudge::json_rpc(), body), None, "{body}");
+    }
+}
+
+#[test]
+fn an_error_of_json_rpc_without_a_number_is_unknown() {
+    for error in [r#""busy""#, "7", r#"{"message":"no"}"#, r#"{"code":"-32603"}"#, r#"{"code":1.5}"#, "[]"] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{error}}}"#);
+        assert_eq!(said(&BodyJudge::json_rpc(), &body), Some(Says::Unknown), "{body}");
+    }
+}
+
+// A time limit outside a handler answers 408 after the effect.
+#[test]
+fn an_error_without_an_id_is_not_started_only_under_a_status_of_what_was_not_read() {
+    let judge = BodyJudge::json_rpc();
+    let body = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000}}"#;
+    for status in [400, 404, 405, 406, 413, 415, 422] {
+        assert_eq!(said_of(&judge, status, "application/json", body), Some(Says::NotStarted), "{status}");
+    }
+    for status in [200, 408, 409, 499, 500, 503] {
+        assert_eq!(said_of(&judge, status, "application/json", body), Some(Says::Failed), "{status}");
     }
 }
 

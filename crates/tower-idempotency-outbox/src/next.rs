@@ -89,8 +89,10 @@ pub(crate) fn unanswered(error: &Error, call: &Call, earlier: bool) -> Next {
         .is_some_and(|answer| is_of_credentials(answer.status(), answer.headers(), answer.body(), error.says()));
     let asked = match error.says() {
         Some(Says::TryLater(Some(asked))) => asked,
-        _ => error.response().and_then(|answer| retry_after(answer.headers())).unwrap_or_default(),
+        _ => Duration::ZERO,
     };
+    // The longer one: both have to be over.
+    let asked = error.response().and_then(|answer| retry_after(answer.headers())).unwrap_or_default().max(asked);
     match (known, error.reason()) {
         (Known::Done, _) => Next::End(update(State::Delivered)),
         // They may be replaced, whichever part has written the answer.

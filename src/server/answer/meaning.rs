@@ -236,6 +236,8 @@ impl Judge<'_> {
                 let says = whole.filter(|_| !is_cut).and_then(|body| self.says(parts, trailers, body));
                 retry = match says {
                     Some(Says::TryLater(_)) => Some(true),
+                    // The status of an error says by itself whether a retry is of use.
+                    _ if !parts.status.is_success() => None,
                     Some(Says::NotStarted | Says::Unauthenticated) => Some(false),
                     _ => None,
                 };
@@ -336,10 +338,16 @@ impl Judge<'_> {
         }
         let has_failed = || says == Some(Says::Failed) || is_server_error(parts, trailers);
         let is_refusing = self.on_interrupted == OnInterrupted::Refuse;
-        let meaning = match (Meaning::of_answer(parts, trailers), self.server_error) {
+        let of_status = match Meaning::of_answer(parts, trailers) {
+            // The body comes before the status: it is as a 500.
+            Meaning::NotStarted if says.is_some() => Meaning::Final,
+            meaning => meaning,
+        };
+        let frees = || says.is_none() && self.frees.contains(&parts.status.as_u16());
+        let meaning = match (of_status, self.server_error) {
             (Meaning::Final, _) if not_applied::asks_for_nonce(parts, whole) => Meaning::NotStarted,
-            (Meaning::Final, _) if self.frees.contains(&parts.status.as_u16()) => Meaning::NotStarted,
-            (Meaning::NotStarted, _) if says.is_none() => Meaning::NotStarted,
+            (Meaning::Final, _) if frees() => Meaning::NotStarted,
+            (Meaning::NotStarted, _) => Meaning::NotStarted,
             (Meaning::Final, _) if !is_refusing && has_failed() => Meaning::Unknown,
             (_, Some(server_error)) if is_refusing && has_failed() => server_error,
             (meaning, _) => meaning,

@@ -118,7 +118,7 @@ impl FingerprintBody {
             // A pointer begins with `/` and may have blanks: its length keeps two lists apart.
             Self::JsonWithout(LeftOut(pointers)) => {
                 let without = pointers.iter().map(|pointer| format!(" {}:{}", pointer.text.len(), pointer.text));
-                format!("canonical JSON without{}", without.collect::<String>()).into()
+                format!("canonical JSON leaving out{}", without.collect::<String>()).into()
             }
             Self::Custom(custom) => format!("custom {}", custom.version).into(),
         }

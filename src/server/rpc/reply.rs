@@ -36,7 +36,9 @@ impl Reply {
         let of_stream = is_stream.then(|| events::data(answer.body())).flatten();
         let message = of_stream.as_deref().unwrap_or(answer.body());
         let Some((message, had_none)) = self.with_id(message) else { return (answer, trailers) };
-        if had_none && !answer.status().is_success() {
+        // By these, a client learns that it needs other credentials.
+        let is_of_credentials = matches!(answer.status().as_u16(), 401 | 403 | 407);
+        if had_none && !answer.status().is_success() && !is_of_credentials {
             *answer.status_mut() = StatusCode::OK;
         }
         let is_stream = self.takes_events && (is_stream || !self.takes_json);

@@ -85,6 +85,10 @@ impl<R: SendBody> Stream<'_, R> {
         let is_rpc = broken.is_some();
         let mut passed = Passed { head: Some((early, shown)), events: None };
         match read.up_to_result(&mut passed, is_rpc, (max_time, max_bytes)).await {
+            Ended::Result(event, data) if data.len() > judge.recorder.max_response_body => {
+                let end = End::Consumed { status: parts.status.as_u16() };
+                (Passage::Whole { data: event, trailers: None }, Judged { end, effect: None, retry: None })
+            }
             Ended::Result(event, data) => {
                 let mut of_result = parts.clone();
                 if is_rpc {
@@ -174,7 +178,14 @@ impl<R: Body> Read<R> {
             self.events.push(&data.copy_to_bytes(length));
             while let Some(event) = self.events.next() {
                 match events::data(&event) {
-                    Some(data) if is_rpc && is_response(&data) => return Ended::Result(events::event(&data), data),
+                    Some(data) if is_rpc => match serde_json::from_slice(&data) {
+                        Ok(message) if Message::is_response(&message) => {
+                            return Ended::Result(events::event(&data), data);
+                        }
+                        // A client may find its result in it, such as in a batch.
+                        Err(_) if !data.is_empty() => return Ended::Broken(None),
+                        _ => passed.pass(event),
+                    },
                     Some(_) if !is_rpc => {
                         let before = std::mem::replace(&mut self.held, event);
                         if !before.is_empty() {

@@ -301,7 +301,17 @@ async fn a_call_that_the_server_does_not_take_in_this_session_or_form_runs_in_th
         assert_eq!((again.text(), again.is_replay()), (&*result("1", 2), false), "{status} {body}");
     }
     // What says that the call has failed in itself is an outcome.
-    for (status, body) in [(200, error("1", 7)), (404, error("1", 7)), (409, "taken".to_owned())] {
+    for (status, body) in [
+        (200, error("1", 7)),
+        (404, error("1", 7)),
+        (409, "taken".to_owned()),
+        // An internal error is one under each status, also one that frees the key by itself.
+        (400, error("1", -32603)),
+        (404, error("1", -32603)),
+        (422, error("1", -32000)),
+        (429, error("1", -32603)),
+        (403, error("1", -32603)),
+    ] {
         let [_, again] = answered(status, None, &body, "1").await;
         assert!(again.is_replay(), "{status} {body}");
     }

@@ -6,7 +6,7 @@ use axum::routing::any;
 use http::Request;
 use testkit::lab::{Lab, layer};
 use tower_idempotency::server::{KeyFrom, Profile};
-use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore, Rejection, Scope};
 
 use super::{META, assert_error, call, json, mcp, message, pay, result, with};
 
@@ -45,6 +45,29 @@ async fn other_messages_pass_untouched_with_a_key_or_without_one() {
                 }
             }
         }
+    }
+}
+
+// A server of tools may issue tokens, which clients ask for by forms.
+#[tokio::test]
+async fn a_request_that_is_no_json_is_passed_on() {
+    let lab = echoing(mcp().require_key(true));
+    for kind in [Some("application/x-www-form-urlencoded"), Some("text/plain"), None] {
+        let request =
+            kind.into_iter().fold(Request::post("/token"), |request, kind| request.header("content-type", kind));
+        assert_eq!(lab.send(request.body(Body::from("grant_type=x")).unwrap()).await.text(), "false grant_type=x");
+    }
+}
+
+// By its status, a client learns that it needs another token.
+#[tokio::test]
+async fn a_refusal_for_want_of_credentials_keeps_its_status() {
+    for status in [401, 403] {
+        let layer = mcp().scope(move |_: &http::request::Parts| {
+            Err::<Scope, _>(Rejection::from(http::StatusCode::from_u16(status).unwrap()))
+        });
+        let refused = echoing(layer).send(pay("7")).await;
+        assert_eq!((refused.status.as_u16(), refused.json()["id"].as_u64()), (status, Some(7)));
     }
 }
 

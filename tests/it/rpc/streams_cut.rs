@@ -51,10 +51,31 @@ async fn a_stream_with_too_many_bytes_is_passed_on_whole() {
     }
 }
 
+#[tokio::test]
+async fn a_result_that_is_too_long_to_be_kept_is_passed_on() {
+    let text = event(&result("1", 1));
+    let lab = streaming(mcp().max_response_body(10), Body::from(text.clone()));
+    assert_eq!(lab.send(pay("1")).await.text(), text);
+    assert_not_replayable(&lab).await;
+}
+
+// A client may find its result in it before it is durable.
+#[tokio::test]
+async fn an_event_that_is_no_message_ends_a_stream() {
+    let batch = format!("[{}]", result("1", 1));
+    let twice = r#"{"jsonrpc":"2.0","id":1,"id":1,"result":{}}"#.to_owned();
+    for message in [batch, twice, "paid".to_owned()] {
+        let lab = streaming(mcp(), Body::from([PROGRESS, &event(&message)].concat()));
+        let text = lab.send(pay("1")).await.text().to_owned();
+        assert!(!text.contains(&message), "{text}");
+        assert_eq!((last(&text)["id"].as_u64(), last(&text)["error"]["code"].as_i64()), (Some(1), Some(-32060)));
+        assert_error(&lab.send(pay("2")).await, "2", -32060, "outcome-unknown", "unknown;retry=?0");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_takes_too_long_is_passed_on_whole() {
-    for (layer, seconds) in [(mcp(), 600), (mcp().max_stream(SECOND * 3), 3)] {
-        let layer = layer.max_run(HOUR);
+    for (layer, seconds) in [(mcp(), 540), (mcp().max_run(HOUR).max_stream(SECOND * 3), 3)] {
         let (feed, body) = Feed::new();
         let (lab, began) = (streaming(layer, body), Instant::now());
         feed.say(PROGRESS);
