@@ -87,7 +87,7 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         (&["--upstream", "http://127.0.0.1:0"], "without a path"),
         (&["--upstream", "http://127.0.0.1:1", "--config", url], "line 2: unknown field `url`"),
         (&["--upstream", "http://127.0.0.1:1", "--config", login], "small letters, no path"),
-        (&["--upstream", "http://127.0.0.1:1", "--profile", "strip"], "\"draft\", \"stripe\", \"acp\" or \"iceberg\""),
+        (&["--upstream", "http://127.0.0.1:1", "--profile", "strip"], "\"draft\", \"stripe\", \"acp\", \"iceberg\""),
         (&["--upstream", "http://127.0.0.1:1", "--config", file], "unknown field `require_keys`"),
         (&["--upstream", "http://127.0.0.1:1", "--config", "no-such-file"], "no-such-file"),
         (&["--upstream", "http://127.0.0.1:1", "--listen", "192.0.2.1:80"], "--listen 192.0.2.1:80"),
