@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use tokio::sync::oneshot;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through, in_mode};
@@ -18,6 +19,7 @@ use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
 use super::gate::probe;
 use super::gate::way::Way;
+use super::layer::layer::IdempotencyLayer;
 use super::layer_state::LayerState;
 use super::request::Incoming;
 use super::rpc::live;
@@ -34,8 +36,8 @@ pub struct IdempotencyService<S, St, M = KeepBody> {
 }
 
 impl<S, St, M> IdempotencyService<S, St, M> {
-    /// Puts `inner` behind the layer with this state. `layer/layer.rs` calls it.
-    pub(super) fn behind(layer: Arc<LayerState<St>>, inner: S) -> Self {
+    /// Puts `inner` behind the layer with this state.
+    fn behind(layer: Arc<LayerState<St>>, inner: S) -> Self {
         Self { inner, layer, mode: PhantomData }
     }
 
@@ -133,6 +135,34 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 ResponseFuture::boxed(Box::pin(answer), None)
             }
         }
+    }
+}
+
+impl<S, St: Store, M> Layer<S> for IdempotencyLayer<St, M> {
+    type Service = IdempotencyService<S, St, M>;
+
+    /// # Panics
+    /// If an option has a name that can't be meant: see [`check`](IdempotencyLayer::check).
+    fn layer(&self, inner: S) -> Self::Service {
+        if let Err(wrong) = self.check() {
+            panic!("{wrong}");
+        }
+        self.state().warn();
+        IdempotencyService::behind(Arc::clone(self.state()), inner)
+    }
+}
+
+/// Constructors, as in tower-http.
+impl<S, St: Store> IdempotencyService<S, St> {
+    /// Puts `inner` behind a layer over `store` with the default options.
+    #[must_use]
+    pub fn new(inner: S, store: St) -> Self {
+        Self::layer(store).layer(inner)
+    }
+
+    /// Creates a layer over `store` with the default options: see [`IdempotencyLayer::new`].
+    pub fn layer(store: St) -> IdempotencyLayer<St> {
+        IdempotencyLayer::new(store)
     }
 }
 

@@ -26,7 +26,7 @@ fn builders(source: &str) -> BTreeSet<String> {
 /// The options of the layer.
 pub(crate) fn options() -> BTreeSet<String> {
     let rooms = [
-        include_str!("../../../src/server/layer/decisions.rs"),
+        include_str!("../../../src/server/layer/layer.rs"),
         include_str!("../../../src/server/layer/usual.rs"),
         include_str!("../../../src/server/layer/rare.rs"),
     ];
