@@ -278,7 +278,9 @@ impl Rejection {
         // The `type`, and around it what makes it a `Link`.
         let link = ["<", self.problem_base(), self.kind.slug(), ">; rel=\"describedby\""].concat();
         let uri = &link[1..=self.problem_base().len() + self.kind.slug().len()];
-        let body = serde_json::to_vec(&self.members(uri)).unwrap_or_default();
+        // Most problems have room in it. Texts and numbers can always be written as JSON.
+        let mut body = Vec::with_capacity(1024);
+        let _is_written = serde_json::to_writer(&mut body, &self.members(uri));
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
