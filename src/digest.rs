@@ -1,4 +1,4 @@
-//! BLAKE3 over bytes that come in parts.
+//! BLAKE3 over bytes that come in parts. `raw` has the form in which digests, and other arrays of bytes, are stored.
 
 use std::fmt;
 use std::sync::LazyLock;

@@ -215,7 +215,7 @@ where
         // What a run sends belongs to that run, which has a place in its client's share.
         let client = (!is_within).then_some(client);
         let exchange = Exchange { request: self, key, body, scope, path, share: bounds.share };
-        // The origin is found out once the request runs: see `Work::origin`.
+        // The origin is found out before the claim, if the request comes so far: see `Work::origin`.
         let operation = Operation { id, fingerprint, origin: Origin::default() };
         Ok((Box::new(exchange), operation, Caller { client, is_within }, rare))
     }

@@ -1,4 +1,4 @@
-//! The body of an answer while its run goes on.
+//! An answer whose run goes on: its head, and its body, to which each exchange comes that a stream may answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,4 +1,5 @@
-//! Calls of JSON-RPC, such as calls of tools over MCP: the profiles `json-rpc` and `mcp`.
+//! Calls of JSON-RPC, such as calls of tools over MCP: the profiles `json-rpc` and `mcp`. And streams that are answers,
+//! also those of other calls, under `max_stream`.
 //!
 //! - `calls.rs`: which requests are calls with keys.
 //! - `reply.rs`: what an answer of the layer's own needs of the call: its `id`, and the form that its client takes.

@@ -122,8 +122,9 @@ impl StorageEngine for FjallEngine {
             check_steps(path, &records)?;
         }
         let disk = Disk::open(path).map_err(directory::io_error("opening the journal in", path))?;
-        let version = File::open(path.join(VERSION)).map_err(directory::io_error("reading", path))?;
-        let descriptors = Arc::new(Descriptors(version));
+        // Any file: it is opened again to learn whether there are descriptors left.
+        let any = File::open(path.join(VERSION)).map_err(directory::io_error("reading", path))?;
+        let descriptors = Arc::new(Descriptors(any));
         let memtables = Memtables::new(&db, records.clone(), options.memtable_bytes, descriptors)?;
         Ok(Self { records, db, disk: Arc::new(Mutex::new(disk)), memtables: Arc::new(memtables) })
     }

@@ -1,4 +1,5 @@
-//! The numbers. They are whole without JavaScript; the script renews them, and draws.
+//! The numbers, in two sections: "Now", what is not over, and "Live", what this process has counted. They are whole
+//! without JavaScript; the script renews them, and draws.
 
 use maud::{Markup, html};
 use tower_idempotency::RejectionKind;

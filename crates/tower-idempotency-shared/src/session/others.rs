@@ -150,8 +150,9 @@ impl OtherSessions {
         open.filter(is_unlisted).collect()
     }
 
-    /// Notes the answer to a read of all sessions that was sent at `sent`. Watching starts over if this is too late
-    /// after the read before.
+    /// Notes that a read of all sessions was answered, which was sent at `sent`; [`note`](Self::note) takes what it has
+    /// found. Watching starts over if this is too late after the read before. Sessions that were over long ago are
+    /// forgotten.
     pub(crate) fn read(&self, sent: Instant) {
         let mut state = self.state.lock();
         let most = self.shortest_lease(&state) / 2;
