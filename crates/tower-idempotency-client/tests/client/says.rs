@@ -105,7 +105,7 @@ async fn what_is_throttled_waits_for_its_points_or_for_retry_after_and_is_done_t
         (THROTTLED, vec![JSON], 0),
         (THROTTLED, vec![JSON, ("retry-after", "7")], 7),
         (with_cost, vec![JSON], 5),
-        (with_cost, vec![JSON, ("retry-after", "7")], 5),
+        (with_cost, vec![JSON, ("retry-after", "7")], 7),
     ] {
         let layer = KeyedRetryLayer::new().judge(BodyJudge::graphql());
         let (began, script) =
