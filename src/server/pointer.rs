@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tower_idempotency_meaning::pointer;
+
 /// The way to a member.
 #[derive(Clone)]
 pub(super) struct Pointer {
@@ -23,18 +25,13 @@ pub struct NotAPlace(pub(super) String);
 impl Pointer {
     /// Reads a pointer that leads to a part of the body.
     pub(super) fn new(text: &str) -> Result<Self, NotAPlace> {
-        // Section 3: `~` is followed by `0` or `1`.
-        let is_bad = |token: &str| token.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1']));
-        let tokens =
-            text.strip_prefix('/').filter(|tokens| !is_bad(tokens)).ok_or_else(|| NotAPlace(text.to_owned()))?;
-        // Section 4: in this order, so that `~01` is `~1`.
-        let tokens = tokens.split('/').map(|token| token.replace("~1", "/").replace("~0", "~"));
-        Ok(Self { text: text.into(), tokens: tokens.collect() })
+        let tokens = pointer::tokens(text).ok_or_else(|| NotAPlace(text.to_owned()))?;
+        Ok(Self { text: text.into(), tokens: tokens.into() })
     }
 
-    /// Returns the element of an array that a token names (section 4: without leading zeros).
+    /// Returns the element of an array that a token names.
     pub(super) fn index(token: &str) -> Option<usize> {
-        token.parse::<usize>().ok().filter(|index| index.to_string() == token)
+        pointer::index(token)
     }
 }
 

@@ -264,7 +264,7 @@ impl Profile {
         let max_stream = Duration::from_secs(9 * 60);
         // Servers refuse so what is no call to them, such as one of a session that they have forgotten, and some of
         // them without JSON-RPC. With another head, or in another session, the same call runs.
-        let frees = &[400, 404, 405, 406, 413, 415, 422];
+        let frees = BodyJudge::UNREAD;
         Self { name: "mcp", calls: Some(RpcCalls::Tools), max_stream, frees, ..Self::json_rpc() }
     }
 

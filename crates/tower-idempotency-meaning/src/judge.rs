@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::answer::{Answer, Says};
-use crate::{graphql, grpc, json_rpc};
+use crate::{graphql, grpc, json_rpc, pointer};
 
 /// Reads what an answer's body or trailers say about its operation.
 ///
@@ -32,6 +32,10 @@ enum Kind {
 type Function = dyn Fn(&Answer<'_>) -> Option<Says> + Send + Sync;
 
 impl BodyJudge {
+    /// The statuses with which servers of JSON-RPC refuse what they have not read. A 408 or a 409 may come after an
+    /// effect.
+    pub const UNREAD: &[u16] = &[400, 404, 405, 406, 413, 415, 422];
+
     /// That of JSON-RPC 2.0, also over MCP.
     ///
     /// - Of the errors, -32700, -32600, -32601 and -32602 say that nothing was started. -32603 and the server's own,
@@ -158,14 +162,7 @@ impl Rule {
         values: impl IntoIterator<Item = V>,
         says: Says,
     ) -> Result<Self, WrongRule> {
-        // Section 3: `~` is followed by `0` or `1`.
-        let is_bad = |token: &str| token.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1']));
-        let tokens = match pointer.strip_prefix('/') {
-            Some(tokens) if !is_bad(tokens) => tokens.split('/'),
-            _ => return Err(WrongRule(pointer.to_owned())),
-        };
-        // Section 4: in this order, so that `~01` is `~1`.
-        let way = tokens.map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
+        let way = pointer::tokens(pointer).ok_or_else(|| WrongRule(pointer.to_owned()))?;
         Ok(Self { way, values: values.into_iter().map(Into::into).collect(), says })
     }
 
@@ -180,10 +177,9 @@ impl Rule {
         match value {
             Value::Array(elements) if name == "*" => elements.iter().any(|element| self.fits_at(way, element)),
             Value::Object(members) if name == "*" => members.values().any(|member| self.fits_at(way, member)),
-            Value::Array(elements) => {
-                let index = name.parse::<usize>().ok().filter(|index| index.to_string() == *name);
-                index.and_then(|index| elements.get(index)).is_some_and(|element| self.fits_at(way, element))
-            }
+            Value::Array(elements) => pointer::index(name)
+                .and_then(|index| elements.get(index))
+                .is_some_and(|element| self.fits_at(way, element)),
             Value::Object(members) => members.get(name).is_some_and(|member| self.fits_at(way, member)),
             _ => false,
         }

@@ -5,6 +5,8 @@ mod graphql;
 mod grpc;
 mod json_rpc;
 mod judge;
+#[doc(hidden)]
+pub mod pointer;
 
 pub use answer::{Answer, Says};
 pub use grpc::{grpc_status, is_of_grpc};

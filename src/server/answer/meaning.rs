@@ -23,12 +23,12 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body;
-use tower_idempotency_meaning::{Answer, BodyJudge, Says, grpc_status, is_of_grpc};
+use tower_idempotency_meaning::{Answer, BodyJudge, Says, grpc_status};
 
 use super::marks::{Invalid, Keep, Release, Secret, Unsure, is_secret};
 use super::snapshot::Recorder;
 use crate::engine::{Cause, End, OnInterrupted};
-use crate::server::bodies::collect::{Collected, is_shorter};
+use crate::server::bodies::collect::{Collected, is_cut};
 use crate::server::effect::Effect;
 use crate::server::header::lines;
 use crate::server::not_applied;
@@ -145,14 +145,23 @@ impl Meaning {
         if is_of_a_layer(parts) { Self::Unknown } else { Self::of_status(parts, trailers) }
     }
 
+    /// Returns what an answer means that says this; `None` if it is as a 500.
+    fn of_says(says: Says) -> Option<Self> {
+        match says {
+            Says::NotStarted | Says::Unauthenticated | Says::TryLater(_) => Some(Self::NotStarted),
+            Says::Done | Says::Refused => Some(Self::Final),
+            Says::Failed => None,
+            // Also what a later release of the judge may say.
+            _ => Some(Self::Unknown),
+        }
+    }
+
     /// Returns what the status says.
     fn of_status(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         let status = grpc_status(&parts.headers, trailers);
         match status.and_then(|_| of_grpc(parts, trailers)) {
             _ if not_applied::is_unknown(parts.status) => Self::Unknown,
-            Some(Says::NotStarted | Says::Unauthenticated | Says::TryLater(_)) => Self::NotStarted,
-            Some(Says::Done | Says::Refused | Says::Failed) => Self::Final,
-            Some(_) => Self::Unknown,
+            Some(says) => Self::of_says(says).unwrap_or(Self::Final),
             // In the head of another answer, it is one that was passed on. The answer's own status counts, unless this
             // one is CANCELLED, UNKNOWN or DEADLINE_EXCEEDED.
             None if matches!(status, Some(b"1" | b"2" | b"4")) => Self::Unknown,
@@ -329,14 +338,11 @@ impl Judge<'_> {
         if let Some(classified) = self.classify.and_then(|classify| classify.answer(parts, trailers)) {
             return (classified, false);
         }
-        match says {
-            Some(Says::NotStarted | Says::Unauthenticated | Says::TryLater(_)) => return (Meaning::NotStarted, false),
-            Some(Says::Done | Says::Refused) => return (Meaning::Final, false),
-            Some(Says::Failed) | None => {}
-            // Also what a later release of the judge may say.
-            Some(_) => return (Meaning::Unknown, false),
+        if let Some(said) = says.and_then(Meaning::of_says) {
+            return (said, false);
         }
-        let has_failed = || says == Some(Says::Failed) || is_server_error(parts, trailers);
+        // What is said by now is that the server failed.
+        let has_failed = || says.is_some() || is_server_error(parts, trailers);
         let is_refusing = self.on_interrupted == OnInterrupted::Refuse;
         let of_status = match Meaning::of_answer(parts, trailers) {
             // The body comes before the status: it is as a 500.
@@ -363,7 +369,7 @@ impl Judge<'_> {
             return true;
         }
         let says = whole.and_then(|body| self.says(parts, trailers, body));
-        !matches!(says, Some(Says::NotStarted | Says::Unauthenticated | Says::TryLater(_) | Says::Unknown))
+        says.and_then(Meaning::of_says).is_none_or(|said| said == Meaning::Final)
             && Meaning::of_status(parts, trailers) == Meaning::Final
             && !not_applied::asks_for_nonce(parts, whole)
     }
@@ -374,16 +380,6 @@ impl Judge<'_> {
         let reads_bodies = self.classify.is_some() || self.body.is_some();
         status.is_success() && !reads_bodies && grpc_status(headers, trailers).is_none()
     }
-}
-
-/// Returns whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has
-/// no status.
-fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
-    // These two have no body, whatever they declare (RFC 9110, section 8.6).
-    let has_body = !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    // Without a status, gRPC's client takes the answer for `UNKNOWN`.
-    let is_open = is_of_grpc(&parts.headers) && grpc_status(&parts.headers, trailers).is_none();
-    has_body && is_shorter(&parts.headers, length) || is_open
 }
 
 /// Returns whether nothing of an answer is read: it is a stream, or shows a secret.

@@ -9,11 +9,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http::response::Parts;
+use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::LengthLimitError;
 use tokio::time::Instant;
+use tower_idempotency_meaning::{grpc_status, is_of_grpc};
 
 use super::body::Passage;
 use super::budget::Share;
@@ -191,8 +193,18 @@ impl BodyHead {
     }
 }
 
+/// Returns whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has
+/// no status.
+pub(crate) fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
+    // These two have no body, whatever they declare (RFC 9110, section 8.6).
+    let has_body = !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    // Without a status, gRPC's client takes the answer for `UNKNOWN`.
+    let is_open = is_of_grpc(&parts.headers) && grpc_status(&parts.headers, trailers).is_none();
+    has_body && is_shorter(&parts.headers, length) || is_open
+}
+
 /// Returns whether a body of `length` bytes is shorter than its headers declare.
-pub(crate) fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
+fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
     declared_length(headers).is_some_and(|declared| (length as u64) < declared)
 }
 
