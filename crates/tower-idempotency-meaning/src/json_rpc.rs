@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use crate::BodyJudge;
 use crate::answer::{Answer, Says};
+
+/// The statuses with which servers refuse what they have not read.
+pub(crate) const UNREAD: &[u16] = &[400, 404, 405, 406, 413, 415, 422];
 
 /// Returns what a response says (JSON-RPC 2.0, section 5). A batch, and what is no response, says nothing.
 pub(crate) fn judge(answer: &Answer<'_>) -> Option<Says> {
@@ -29,7 +31,7 @@ pub(crate) fn judge(answer: &Answer<'_>) -> Option<Says> {
         // MCP: headers, capabilities or a revision that the server does not take; it asks for a visit of a URL first.
         -32022..=-32020 | -32042 => Says::NotStarted,
         // An error without an `id` is of a request that was not read: its session is unknown.
-        _ if body["id"].is_null() && BodyJudge::UNREAD.contains(&answer.status.as_u16()) => Says::NotStarted,
+        _ if body["id"].is_null() && UNREAD.contains(&answer.status.as_u16()) => Says::NotStarted,
         // Internal error, and the server's own.
         -32603 | -32099..=-32000 => Says::Failed,
         // MCP: the client has cancelled the call, which may have had its effect by then.

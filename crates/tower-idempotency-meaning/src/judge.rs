@@ -34,7 +34,7 @@ type Function = dyn Fn(&Answer<'_>) -> Option<Says> + Send + Sync;
 impl BodyJudge {
     /// The statuses with which servers of JSON-RPC refuse what they have not read. A 408 or a 409 may come after an
     /// effect.
-    pub const UNREAD: &[u16] = &[400, 404, 405, 406, 413, 415, 422];
+    pub const UNREAD: &[u16] = json_rpc::UNREAD;
 
     /// That of JSON-RPC 2.0, also over MCP.
     ///
