@@ -29,6 +29,8 @@ pub(crate) enum Rule {
     Target,
     Connection,
     Fields,
+    /// Under which `id` a call of JSON-RPC is answered.
+    Id,
 }
 
 /// A profile, as a client sees it.
@@ -177,9 +179,36 @@ const ICEBERG: Dialect = Dialect {
     ..DRAFT
 };
 
+/// A refusal is an error of JSON-RPC under 200, because the official SDKs hide others from their caller.
+const MCP: Dialect = Dialect {
+    name: "mcp",
+    replays_headers: false,
+    compares_meaning: true,
+    reused: 200,
+    in_flight: 200,
+    document: "Model Context Protocol, revisions 2025-06-18 and 2026-07-28; no document says how a call has a key",
+    paragraphs: |rule| match rule {
+        Rule::Retry => {
+            "ToolAnnotations, idempotentHint: calling the tool repeatedly with the same arguments has no additional effect"
+        }
+        Rule::InFlight => "a call that comes while the first one runs waits for it, or is an error that says so",
+        Rule::Reused => "a key with other arguments is an error, and no result",
+        Rule::Scope => "section \"Session Management\" and security: what one user has is not another's",
+        Rule::Errors => "CallToolResult, isError: an error of the tool is a result",
+        Rule::Retention => "the server says how long it keeps keys",
+        _ => "a key is a text of up to 255 characters",
+    },
+    ..DRAFT
+};
+
 impl Dialect {
     /// The profiles.
-    pub(crate) const ALL: [Self; 4] = [DRAFT, STRIPE, ACP, ICEBERG];
+    pub(crate) const ALL: [Self; 5] = [DRAFT, STRIPE, ACP, ICEBERG, MCP];
+
+    /// Whether a tool is called.
+    pub(crate) fn is_of_tools(&self) -> bool {
+        self.name == MCP.name
+    }
 
     /// A key that was never used.
     pub(crate) fn new_key(&self) -> String {
@@ -191,9 +220,9 @@ impl Dialect {
         Self::ALL.into_iter().find(|dialect| dialect.name == name)
     }
 
-    /// All profiles, in the order of these names, which head the columns of a table.
+    /// The profiles of these names, which head the columns of a table.
     #[cfg(test)]
-    pub(crate) fn columns(names: [&str; Self::ALL.len()]) -> [Self; Self::ALL.len()] {
+    pub(crate) fn columns<const N: usize>(names: [&str; N]) -> [Self; N] {
         names.map(|name| Self::named(name).unwrap())
     }
 
@@ -206,6 +235,7 @@ impl Dialect {
             Rule::Probe => "no document asks for it; the server's own description says that it answers probes",
             Rule::Target => "RFC 9110, sections 7.1 and 9.1: method and target, its query included, say what is asked",
             Rule::Connection => "RFC 9112, section 9.3: a connection of HTTP/1.1 goes on unless one side says `close`",
+            Rule::Id => "JSON-RPC 2.0, section 5: the `id` of an answer is that of its request",
             Rule::Fields => "RFC 9110: Date (section 6.6.1), fields of one connection (7.6.1), Content-Length (8.6)",
             rule => return format!("{}: {}", self.document, (self.paragraphs)(rule)),
         };

@@ -6,6 +6,7 @@ mod dialect;
 mod effects;
 mod finding;
 mod http;
+mod mcp;
 mod plan;
 mod probe;
 mod report;

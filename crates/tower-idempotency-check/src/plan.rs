@@ -9,6 +9,7 @@ use tower_idempotency_meaning::BodyJudge;
 use crate::dialect::Dialect;
 use crate::http::address::{Address, AddressError};
 use crate::http::message::Message;
+use crate::mcp::{KEY_PLACE, Tool};
 
 /// What is examined: a server, its endpoints, and limits. Read it from TOML with [`Plan::from_toml`].
 #[derive(Debug, Clone)]
@@ -26,17 +27,27 @@ pub struct Plan {
 pub(crate) struct Endpoint {
     pub(crate) dialect: Dialect,
     pub(crate) judge: Option<BodyJudge>,
+    /// The tool that is called, over MCP.
+    pub(crate) tool: Option<Tool>,
     pub(crate) key_header: String,
     /// The request that succeeds, without a key.
     pub(crate) request: Message,
     /// Another body that is valid.
     pub(crate) other_body: Option<String>,
     pub(crate) other_account: Option<(String, String)>,
-    pub(crate) count: Option<(Method, String)>,
+    pub(crate) count: Option<Count>,
     /// How long a key is remembered, if that is short enough to wait for.
     pub(crate) retention: Option<Duration>,
     /// What is taken as it is written: another path, bodies that are answered in a way of their own, and commands.
     pub(crate) settings: Settings,
+}
+
+/// How effects are counted.
+#[derive(Debug, Clone)]
+pub(crate) enum Count {
+    Request(Method, String),
+    /// By what a tool says.
+    Tool(Tool),
 }
 
 /// Why there is no plan.
@@ -84,10 +95,14 @@ pub enum PlanError {
 pub struct Settings {
     /// The URL that is examined.
     pub url: Option<String>,
-    /// `draft`, `stripe`, `acp` or `iceberg`.
+    /// `draft`, `stripe`, `acp`, `iceberg` or `mcp`.
     pub profile: Option<String>,
     /// What reads the bodies of answers that are a 200 and no success: `json-rpc`, `graphql` or `grpc`. Default: none.
     pub judge: Option<String>,
+    /// The tool that is called, with `mcp`. Then the bodies are its arguments.
+    pub tool: Option<String>,
+    /// Where a call of the tool has its key. Default: `json:/params/_meta/idempotencyKey`.
+    pub key_from: Option<String>,
     /// The name of the key's header. Default: `Idempotency-Key`.
     pub key_header: Option<String>,
     /// Default: POST.
@@ -102,7 +117,7 @@ pub struct Settings {
     pub other_path: Option<String>,
     /// A header that makes the request another account's: `Authorization: Bearer bob`.
     pub other_account: Option<String>,
-    /// How to count effects: `GET /v1/charges?limit=100`.
+    /// How to count effects: `GET /v1/charges?limit=100`, or with `mcp` a tool without arguments, `tool payments`.
     pub count: Option<String>,
     /// A body that is declined by the operation itself.
     pub declined: Option<String>,
@@ -229,8 +244,8 @@ impl Settings {
             };
         }
         either!(
-            url, profile, judge, key_header, method, data, other_data, other_path, other_account, count, declined,
-            server_error, rate_limited, slow, retention, restart, kill, max_requests, reset
+            url, profile, judge, tool, key_from, key_header, method, data, other_data, other_path, other_account,
+            count, declined, server_error, rate_limited, slow, retention, restart, kill, max_requests, reset
         )
     }
 }
@@ -244,8 +259,9 @@ fn inherited(lines: &[String], own: &[String]) -> Vec<String> {
 impl Endpoint {
     fn new(settings: Settings, target: String) -> Result<Self, PlanError> {
         let profile = settings.profile.as_deref().unwrap_or("draft");
-        let dialect = read("profile", profile, "draft, stripe, acp or iceberg", Dialect::named)?;
-        let judge = settings.judge.as_deref();
+        let dialect = read("profile", profile, "draft, stripe, acp, iceberg or mcp", Dialect::named)?;
+        let tool = tool(&settings, dialect.is_of_tools())?;
+        let judge = settings.judge.as_deref().or(tool.as_ref().map(|_| "json-rpc"));
         let judge = judge.map(|name| read("judge", name, "json-rpc, graphql or grpc", |name| name.parse().ok()));
         let body = settings.data.clone().unwrap_or_default();
         let mut headers = settings.headers.iter().map(|line| header("headers", line)).collect::<Result<Vec<_>, _>>()?;
@@ -262,15 +278,57 @@ impl Endpoint {
         Ok(Self {
             dialect,
             judge: judge.transpose()?,
+            count: settings.count.as_deref().map(|text| count(text, tool.as_ref())).transpose()?,
+            tool,
             key_header: settings.key_header.clone().unwrap_or_else(|| "Idempotency-Key".to_owned()),
             other_body: settings.other_data.clone().or_else(|| crate::vary::other(&body)),
-            request: Message { method, target, headers, body },
+            request: Message { method, target, headers, body, id: None },
             other_account: settings.other_account.as_deref().map(|line| header("other_account", line)).transpose()?,
-            count: settings.count.as_deref().map(|text| asked("count", text)).transpose()?,
             retention: retention.transpose()?,
             settings,
         })
     }
+}
+
+/// Reads which tool is called, and checks that the bodies are arguments.
+fn tool(settings: &Settings, is_called: bool) -> Result<Option<Tool>, PlanError> {
+    let Settings { tool, key_from, data, other_data, declined, server_error, rate_limited, slow, .. } = settings;
+    if !is_called {
+        for (field, value) in [("tool", tool), ("key_from", key_from)] {
+            let value =
+                value.as_deref().map(|value| read(field, value, "a field of this profile: add `mcp`", |_| None));
+            value.unwrap_or(Ok(()))?;
+        }
+        return Ok(None);
+    }
+    let name = tool.clone().unwrap_or_default();
+    let name = read("tool", &name, "the name of a tool, which the profile mcp needs", |name| {
+        Some(name.to_owned()).filter(|name| !name.is_empty())
+    })?;
+    let is_object = |text: &str| serde_json::from_str(text).ok().filter(serde_json::Value::is_object).map(drop);
+    let bodies = [
+        ("data", data),
+        ("other_data", other_data),
+        ("declined", declined),
+        ("server_error", server_error),
+        ("rate_limited", rate_limited),
+        ("slow", slow),
+    ];
+    for (field, body) in bodies {
+        let body = body.as_deref().map(|body| read(field, body, "a JSON object, the arguments of the tool", is_object));
+        body.unwrap_or(Ok(()))?;
+    }
+    let place = key_from.as_deref().map_or(Ok(KEY_PLACE.to_owned()), |text| {
+        let form = "a place in a call, as in \"json:/params/arguments/idempotency_key\"";
+        read("key_from", text, form, |text| text.strip_prefix("json:").filter(|at| is_place(at)).map(str::to_owned))
+    });
+    Ok(Some(Tool { name, key_place: place? }))
+}
+
+/// Whether a key can be put at this place of a call.
+fn is_place(pointer: &str) -> bool {
+    let inner = ["_meta", "arguments"].iter().find_map(|name| pointer.strip_prefix(&format!("/params/{name}/")));
+    inner.or(pointer.strip_prefix("/params/")).is_some_and(|rest| !matches!(rest, "" | "name" | "arguments" | "_meta"))
 }
 
 /// The media type of a body, by its first character.
@@ -305,6 +363,15 @@ fn in_capitals(text: &str) -> Option<Method> {
     Method::from_bytes(text.as_bytes()).ok().filter(|_| !text.bytes().any(|byte| byte.is_ascii_lowercase()))
 }
 
+/// Reads `GET /path`, or `tool NAME`.
+fn count(text: &str, tool: Option<&Tool>) -> Result<Count, PlanError> {
+    let name = text.trim().strip_prefix("tool ").map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    match name.zip(tool) {
+        Some((name, tool)) => Ok(Count::Tool(Tool { name, ..tool.clone() })),
+        None => asked("count", text).map(|(method, path)| Count::Request(method, path)),
+    }
+}
+
 /// Reads `GET /path`.
 fn asked(field: &'static str, text: &str) -> Result<(Method, String), PlanError> {
     read(field, text, "a method and a path, as in \"GET /charges\"", |text| {
@@ -315,74 +382,4 @@ fn asked(field: &'static str, text: &str) -> Result<(Method, String), PlanError>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Each body with each header. Seeded fault: the default is sent next to the plan's own.
-    #[test]
-    fn a_body_has_the_content_type_of_the_plan_or_one_that_fits_it() {
-        for (body, fitting) in [
-            ("", None),
-            ("{}", Some("application/json")),
-            (" [1]", Some("application/json")),
-            ("a=1", Some("application/x-www-form-urlencoded")),
-        ] {
-            for (header, own) in [
-                ("Accept: */*", None),
-                ("Content-Type: text/x", Some("text/x")),
-                ("content-TYPE: text/y", Some("text/y")),
-            ] {
-                let plan = format!("url = \"http://127.0.0.1:1/\"\ndata = '{body}'\nheaders = [\"{header}\"]");
-                let endpoint = &Plan::from_toml(&plan).unwrap().endpoints[0];
-                let of_type = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("content-type");
-                let types: Vec<_> =
-                    endpoint.request.headers.iter().filter(of_type).map(|(_, value)| value.as_str()).collect();
-                let expected: Vec<_> = own.or(fitting).into_iter().collect();
-                assert_eq!(types, expected, "{body:?} {header}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_request_to_count_by_is_a_method_and_a_path_with_any_blanks() {
-        for text in ["GET /a", " GET /a", "GET /a ", "GET   /a"] {
-            let plan = Plan::from_toml(&format!("url = \"http://127.0.0.1:1/\"\ncount = \"{text}\"")).unwrap();
-            assert_eq!(plan.endpoints[0].count, Some((Method::GET, "/a".to_owned())), "{text:?}");
-        }
-        for text in ["", "GET", "/a", "GET a", "G(T /a", "get /a", "Get /a"] {
-            Plan::from_toml(&format!("url = \"http://127.0.0.1:1/\"\ncount = \"{text}\"")).unwrap_err();
-        }
-        for (method, is_one) in [("PATCH", true), ("patch", false), ("Post", false)] {
-            let plan = Plan::from_toml(&format!("url = \"http://127.0.0.1:1/\"\nmethod = \"{method}\""));
-            assert_eq!(plan.is_ok(), is_one, "{method}");
-        }
-    }
-
-    // With endpoints of its own, what a plan says is what they have in common.
-    #[test]
-    fn a_plan_has_its_endpoints_or_is_one_and_all_are_of_one_server() {
-        let targets = |endpoints: &str| -> Result<Vec<_>, _> {
-            let plan = Plan::from_toml(&format!("url = \"http://127.0.0.1:1/a\"\n{endpoints}"))?;
-            Ok::<_, PlanError>(plan.endpoints.into_iter().map(|endpoint| endpoint.request.target).collect())
-        };
-        assert_eq!(targets("").unwrap(), ["/a"]);
-        assert_eq!(targets("[[endpoint]]\nmethod = \"PUT\"").unwrap(), ["/a"]);
-        let url = |port, path| format!("[[endpoint]]\nurl = \"http://127.0.0.1:{port}/{path}\"\n");
-        assert_eq!(targets(&[url(1, "b"), url(1, "c")].concat()).unwrap(), ["/b", "/c"]);
-        let error = targets(&[url(1, "b"), url(2, "c")].concat()).unwrap_err().to_string();
-        assert_eq!(error, "all endpoints have to be of one server, http://127.0.0.1:1");
-    }
-
-    // A value of the wrong type is a secret between quotes; a quote that TOML expects is none.
-    #[test]
-    fn what_is_wrong_with_the_toml_is_said_without_a_value() {
-        for (line, said) in [
-            ("headers = \"s3cr3t\"", "invalid type: string \"***\", expected a sequence"),
-            ("data = \"s3cr3t", "invalid basic string, expected `\"`"),
-            ("data = 5", "invalid type: integer `5`, expected a string"),
-        ] {
-            let error = Settings::from_toml(&format!("url = \"http://127.0.0.1:1/\"\n{line}")).unwrap_err().to_string();
-            assert_eq!(error, format!("line 2 of the plan can't be read: {said}"), "{line}");
-        }
-    }
-}
+mod tests;

@@ -12,7 +12,8 @@ use crate::finding::{Event, Finding, Severity};
 use crate::http::connection::{self, Connection, HangUp};
 use crate::http::failure::Failure;
 use crate::http::message::{Answer, Message};
-use crate::plan::{Endpoint, Plan};
+use crate::mcp::{self, Session};
+use crate::plan::{Count, Endpoint, Plan};
 
 /// How long a check waits for a run that is under way.
 pub(crate) const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -56,6 +57,10 @@ pub(crate) struct Shared {
     pub(crate) anew: Vec<String>,
     /// In what a replay differs from the first answer, wherever there is one.
     pub(crate) parts: Vec<String>,
+    /// The sessions over MCP, each with the headers of its requests.
+    pub(crate) sessions: Vec<(Vec<(String, String)>, Session)>,
+    /// The number of the last call.
+    pub(crate) calls: u64,
 }
 
 impl Shared {
@@ -196,21 +201,11 @@ impl<'a> Probe<'a> {
         Ok(is_same && (!self.are_alike() || self.effects(before, []).await? == 0))
     }
 
-    /// An answer, with what its body says.
-    fn judged(&self, answer: Answer) -> Answer {
-        match &self.endpoint.judge {
-            Some(judge) => answer.judged(judge),
-            None => answer,
-        }
-    }
-
     /// Sends a request over a connection of its own.
     pub(crate) async fn send(&self, label: &str, message: &Message) -> Result<Answer, Stop> {
-        self.take(1)?;
         let began = self.began.elapsed();
-        let answer = async { Connection::open(&self.plan.address).await?.send(message).await }.await;
-        let answer = answer.map(|answer| self.judged(answer));
-        self.note(began, label, message, answer.as_ref().map(Answer::summary));
+        let (sent, answer) = self.exchange(self.tool_of(message), message).await?;
+        self.note(began, label, &sent, answer.as_ref().map(Answer::summary));
         Ok(answer?)
     }
 
@@ -225,10 +220,11 @@ impl<'a> Probe<'a> {
         label: &str,
         message: &Message,
     ) -> Result<Result<Answer, Failure>, Stop> {
+        let sent = self.wired(self.tool_of(message), message).await?;
         self.take(1)?;
         let began = self.began.elapsed();
-        let answer = connection.send(message).await.map(|answer| self.judged(answer));
-        self.note(began, label, message, answer.as_ref().map(Answer::summary));
+        let answer = connection.send(&sent).await.map(|answer| self.judged(&sent, answer));
+        self.note(began, label, &sent, answer.as_ref().map(Answer::summary));
         Ok(answer)
     }
 
@@ -239,6 +235,10 @@ impl<'a> Probe<'a> {
         messages: &[Message],
     ) -> Result<Vec<Result<Answer, Failure>>, Stop> {
         let copies = messages.len();
+        let mut sent = Vec::with_capacity(copies);
+        for message in messages {
+            sent.push(self.wired(self.tool_of(message), message).await?);
+        }
         self.take(copies)?;
         let mut connections = Vec::with_capacity(copies);
         while connections.len() < copies {
@@ -250,9 +250,8 @@ impl<'a> Probe<'a> {
             tokio::time::sleep(BETWEEN_WAVES).await;
         }
         let began = self.began.elapsed();
-        let sending = connections.into_iter().zip(messages);
-        let sending = sending.map(|(mut connection, message)| async move {
-            connection.send(message).await.map(|answer| self.judged(answer))
+        let sending = connections.into_iter().zip(&sent).map(|(mut connection, message)| async move {
+            connection.send(message).await.map(|answer| self.judged(message, answer))
         });
         let answers = join_all(sending).await;
         let mut statuses = std::collections::BTreeMap::<String, usize>::new();
@@ -261,7 +260,7 @@ impl<'a> Probe<'a> {
             *statuses.entry(said).or_default() += 1;
         }
         let said: Vec<_> = statuses.into_iter().map(|(status, count)| format!("{count} × {status}")).collect();
-        if let Some(message) = messages.first() {
+        if let Some(message) = sent.first() {
             self.note::<Failure>(began, &format!("{label}, {copies} at once"), message, Ok(said.join(", ")));
         }
         Ok(answers)
@@ -269,11 +268,12 @@ impl<'a> Probe<'a> {
 
     /// Sends a request, and hangs up.
     pub(crate) async fn hang_up(&self, label: &str, message: &Message, when: HangUp) -> Result<(), Stop> {
+        let sent = self.wired(self.tool_of(message), message).await?;
         self.take(1)?;
         let began = self.began.elapsed();
-        let end = connection::hang_up(&self.plan.address, message, when).await;
+        let end = connection::hang_up(&self.plan.address, &sent, when).await;
         let said = end.as_ref().map(|()| "the client hangs up".to_owned());
-        self.note(began, label, message, said);
+        self.note(began, label, &sent, said);
         Ok(end?)
     }
 
@@ -326,15 +326,19 @@ impl<'a> Probe<'a> {
         let headers =
             self.endpoint.request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
         let (method, target) = (method.clone(), target.to_owned());
-        Message { method, target, headers: headers.cloned().collect(), body: String::new() }
+        Message { method, target, headers: headers.cloned().collect(), body: String::new(), id: None }
     }
 
     /// What the server says of its effects now; `None` if the plan does not say how to count.
     pub(crate) async fn ledger(&self) -> Result<Option<Ledger>, Stop> {
-        let Some((method, target)) = &self.endpoint.count else { return Ok(None) };
-        self.take(1)?;
-        let (message, began) = (self.bare(method, target), self.began.elapsed());
-        let answer = Connection::open(&self.plan.address).await?.send(&message).await?;
+        let (tool, message) = match &self.endpoint.count {
+            None => return Ok(None),
+            Some(Count::Tool(tool)) => (Some(tool), self.plain().with_body("{}")),
+            Some(Count::Request(method, target)) => (None, self.bare(method, target)),
+        };
+        let began = self.began.elapsed();
+        let (message, answer) = self.exchange(tool, &message).await?;
+        let answer = if tool.is_some() { mcp::said(answer?) } else { answer? };
         let ledger = Ledger::of(&answer);
         let counted = ledger.as_ref().map_or_else(|| answer.summary(), ToString::to_string);
         self.note::<Failure>(began, "effects are counted", &message, Ok(counted));
@@ -378,5 +382,6 @@ impl<'a> Probe<'a> {
     }
 }
 
+mod calls;
 #[cfg(test)]
 mod tests;

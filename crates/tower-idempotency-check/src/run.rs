@@ -19,6 +19,12 @@ const STANDS_ALONE: [&str; 7] = [
     "replayed-headers",
 ];
 
+/// The checks that don't concern calls of a tool: what they change is not in a call, or is of no client over MCP.
+const NOT_OF_TOOLS: [&str; 10] = [
+    "probe", "other-query", "other-path", "other-method", "same-meaning", "key-doubled", "key-malformed", "key-quoted",
+    "connection-after-rejection", "connection-after-replay",
+];
+
 impl Plan {
     /// Reads a plan from TOML.
     ///
@@ -73,7 +79,10 @@ impl Plan {
     async fn check(&self, endpoint: &Endpoint, check: &Check, shared: &Mutex<Shared>) -> Checked {
         let Check { name, question, run } = *check;
         let probe = Probe::new(self, endpoint, shared);
-        let end = run(&probe).await;
+        let end = match &endpoint.tool {
+            Some(_) if NOT_OF_TOOLS.contains(&name) => Err(Stop::Skip("it does not concern calls of a tool")),
+            _ => run(&probe).await,
+        };
         let is_broken = probe.is_broken();
         // A list that is cut makes findings of nothing.
         let is_doubtful = probe.can_count() && probe.is_broken_by_count();

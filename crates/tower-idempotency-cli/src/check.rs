@@ -71,8 +71,8 @@ fn settings(check: Check) -> Result<Settings, Failure> {
     macro_rules! texts { ($($field:ident),*) => { $(given.$field = check.$field;)* }; }
     macro_rules! bodies { ($($field:ident),*) => { $(given.$field = check.$field.map(body).transpose()?;)* }; }
     texts!(
-        url, profile, judge, count, other_account, other_path, method, key_header, restart, kill, max_requests,
-        retention
+        url, profile, judge, tool, key_from, count, other_account, other_path, method, key_header, restart, kill,
+        max_requests, retention
     );
     texts!(headers, only);
     bodies!(data, other_data, declined, server_error, rate_limited, slow);

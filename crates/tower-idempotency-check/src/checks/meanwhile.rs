@@ -128,12 +128,12 @@ fn judge(probe: &Probe<'_>, first: &Answer, retry: &Answer) {
     let what = format!("a retry while the first request runs gets {}", retry.summary());
     let wanted = probe.dialect().in_flight;
     match retry.status.as_u16() {
+        _ if retry.is_success() => compare(probe, first, retry),
         status if status == 409 || status == wanted => {
             if let Some(what) = wrong_in_flight(probe.dialect(), retry) {
                 probe.found(Severity::Wrong, Rule::InFlight, what);
             }
         }
-        _ if retry.is_success() => compare(probe, first, retry),
         _ if retry.says_wait() => probe.found(Severity::Note, Rule::InFlight, format!("{what}, and not {wanted}")),
         _ => probe.found(Severity::Wrong, Rule::InFlight, what),
     }

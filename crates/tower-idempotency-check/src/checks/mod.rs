@@ -2,6 +2,7 @@
 
 mod answers;
 mod bodies;
+mod calls;
 mod connections;
 mod crowds;
 mod differences;
@@ -62,6 +63,9 @@ checks! {
     "answer-swallowed", "Does a client whose answer is swallowed find it later?", bodies::answer_swallowed;
     "connection-after-rejection", "Is the connection usable after a rejection?", connections::after_rejection;
     "connection-after-replay", "Is the connection usable after a replay?", connections::after_replay;
+    "stream-cut", "Does a client whose stream of a tool is cut find the result later?", bodies::stream_cut;
+    "other-id", "Does a call of a tool get its answer under each `id`?", calls::other_id;
+    "other-session", "Does a call of a tool get its answer in another session?", calls::other_session;
     "declined", "Does the retry of a declined request get the same answer?", outcomes::declined;
     "server-error", "What does the retry of a request get that has failed?", outcomes::server_error;
     "rate-limited", "Is a 429 forgotten, so that a retry runs?", outcomes::rate_limited;

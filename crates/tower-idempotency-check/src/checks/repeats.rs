@@ -218,7 +218,7 @@ async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
         probe.found(Severity::Wrong, Rule::InFlight, what);
     }
     let in_flight = [409, probe.dialect().in_flight];
-    let mut refused = came.iter().filter(|answer| in_flight.contains(&answer.status.as_u16()));
+    let mut refused = came.iter().filter(|answer| !answer.is_success() && in_flight.contains(&answer.status.as_u16()));
     if let Some(what) = refused.find_map(|refused| wrong_in_flight(probe.dialect(), refused)) {
         probe.found(Severity::Wrong, Rule::InFlight, what);
     }

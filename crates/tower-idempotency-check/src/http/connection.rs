@@ -4,23 +4,29 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
-use http::header::HOST;
+use futures_util::StreamExt as _;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use sse_stream::SseStream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::address::Address;
 use super::failure::{ANSWER_TIMEOUT, Failure};
-use super::message::{Answer, Message};
+use super::message::{Answer, Message, is_rpc_answer};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client that ends its connection waits for the server to see that.
 const SEEN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The bytes of a stream after its head when its client hangs up.
+const BEGIN: usize = 24;
 
 /// The most bytes of an answer's body.
 const MAX_BODY: usize = 16 << 20;
@@ -74,11 +80,37 @@ impl Connection {
         let ended = |error: hyper::Error| Failure::Ended(error.to_string());
         self.sender.ready().await.map_err(ended)?;
         let (head, body) = self.sender.send_request(request).await.map_err(ended)?.into_parts();
+        if message.id.is_some() && is_stream(&head.headers) {
+            let body = answer_in(body).await?;
+            let mut headers = head.headers;
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            return Ok(Answer { version: head.version, status: head.status, headers, body, ..Answer::default() });
+        }
         let body = Limited::new(body, MAX_BODY).collect().await;
         let body = body.map_err(|error| Failure::Ended(error.to_string()))?;
         let (trailers, body) = (body.trailers().cloned(), body.to_bytes());
-        Ok(Answer { version: head.version, status: head.status, headers: head.headers, body, trailers, says: None })
+        let (version, status, headers) = (head.version, head.status, head.headers);
+        Ok(Answer { version, status, headers, body, trailers, ..Answer::default() })
     }
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
+    kind.is_some_and(|kind| kind.starts_with(EVENTS))
+}
+
+const EVENTS: &[u8] = b"text/event-stream";
+
+/// Reads a stream up to the answer to a call, which is JSON. The stream may stay open after that.
+async fn answer_in(body: Incoming) -> Result<Bytes, Failure> {
+    let mut events = SseStream::new(Limited::new(body, MAX_BODY).map_err(io::Error::other));
+    while let Some(event) = events.next().await {
+        let event = event.map_err(|error| Failure::Ended(error.to_string()))?;
+        if let Some(answer) = event.data.filter(|data| is_rpc_answer(data.as_bytes())) {
+            return Ok(answer.into());
+        }
+    }
+    Err(Failure::Ended("the stream has no answer".to_owned()))
 }
 
 /// When a client hangs up.
@@ -90,6 +122,8 @@ pub(crate) enum HangUp {
     After(Duration),
     /// When the answer comes: it is swallowed.
     AtTheAnswer,
+    /// When a stream has begun.
+    InTheStream,
 }
 
 /// Sends a request, and hangs up.
@@ -98,7 +132,7 @@ pub(crate) async fn hang_up(address: &Address, message: &Message, when: HangUp) 
     let mut bytes = message.head(&address.authority(), message.body.len()).into_bytes();
     let body = match when {
         HangUp::InTheBody => &message.body.as_bytes()[..message.body.len() / 2],
-        HangUp::After(_) | HangUp::AtTheAnswer => message.body.as_bytes(),
+        HangUp::After(_) | HangUp::AtTheAnswer | HangUp::InTheStream => message.body.as_bytes(),
     };
     bytes.extend_from_slice(body);
     let ended = |error: io::Error| Failure::Ended(error.to_string());
@@ -118,6 +152,23 @@ pub(crate) async fn hang_up(address: &Address, message: &Message, when: HangUp) 
             let first = timeout(ANSWER_TIMEOUT, stream.read_u8()).await.map_err(|_| Failure::TooLate)?;
             first.map_err(ended)?;
         }
+        HangUp::InTheStream => {
+            timeout(ANSWER_TIMEOUT, begin_of_stream(&mut stream)).await.map_err(|_| Failure::TooLate)??
+        }
     }
     Ok(())
+}
+
+/// Reads the head of a stream, and the beginning of its events.
+async fn begin_of_stream(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), Failure> {
+    let (mut read, mut head) = (Vec::new(), None);
+    while head.is_none_or(|head| read.len() < head + BEGIN) {
+        if stream.read_buf(&mut read).await.map_err(|error| Failure::Ended(error.to_string()))? == 0 {
+            break;
+        }
+        head = head.or_else(|| read.windows(4).position(|four| four == b"\r\n\r\n"));
+    }
+    let head = read[..head.unwrap_or_default()].to_ascii_lowercase();
+    let is_stream = head.windows(EVENTS.len()).any(|part| part == EVENTS);
+    if is_stream { Ok(()) } else { Err(Failure::NoStream) }
 }

@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     Ended(String),
     #[error("there was no answer for {} s", ANSWER_TIMEOUT.as_secs())]
     TooLate,
+    #[error("the answer is no stream")]
+    NoStream,
     #[error("the request can't be sent: {0}")]
     NotSendable(String),
 }

@@ -13,6 +13,8 @@ pub(crate) struct Message {
     /// In this order, and as often as they are there.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
+    /// The `id` under which a call of JSON-RPC is answered, if it is one.
+    pub(crate) id: Option<serde_json::Value>,
 }
 
 impl Message {
@@ -23,9 +25,19 @@ impl Message {
     }
 
     /// Replaces all lines of a header by one.
-    pub(crate) fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+    pub(crate) fn set(self, name: &str, value: impl Into<String>) -> Self {
+        self.without(name).with(name, value)
+    }
+
+    /// Removes all lines of a header.
+    pub(crate) fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(held, _)| !held.eq_ignore_ascii_case(name));
-        self.with(name, value)
+        self
+    }
+
+    /// Sends a call under this `id`, and not under one that no other call has.
+    pub(crate) fn under(self, id: impl Into<serde_json::Value>) -> Self {
+        Self { id: Some(id.into()), ..self }
     }
 
     pub(crate) fn with_body(self, body: impl Into<String>) -> Self {
@@ -70,7 +82,10 @@ impl Message {
 }
 
 /// What is no secret, besides the key, which is the check's own. All other headers of a plan may be one.
-const SHOWN: [&str; 5] = ["accept", "accept-language", "content-type", "prefer", "user-agent"];
+const SHOWN: [&str; 8] = [
+    "accept", "accept-language", "content-type", "mcp-method", "mcp-name", "mcp-protocol-version", "prefer",
+    "user-agent",
+];
 
 /// Quotes a text for a shell.
 fn quoted(text: &str) -> String {
@@ -87,6 +102,8 @@ pub(crate) struct Answer {
     pub(crate) trailers: Option<HeaderMap>,
     /// What the body says, by the judge of the plan, if it says something. Otherwise the status counts.
     pub(crate) says: Option<Says>,
+    /// It is no answer to its call of JSON-RPC, by its `id`: the client waits on.
+    pub(crate) is_astray: bool,
 }
 
 impl Answer {
@@ -154,11 +171,11 @@ impl Answer {
             return retry != "retry=?0";
         }
         // Some servers say themselves that waiting is of no use.
-        let is_final = || {
-            self.header("stripe-should-retry") == Some("false")
-                || self.json().is_some_and(|body| body["retry_with_same_key"] == false)
-        };
-        (self.is_limited() || matches!(self.status.as_u16(), 409 | 423 | 425 | 503)) && !is_final()
+        let json = self.json();
+        let members = json.as_ref().and_then(|body| body.pointer("/error/data").or(json.as_ref()));
+        let is_final = self.header("stripe-should-retry") == Some("false")
+            || members.is_some_and(|members| members["retry_with_same_key"] == false);
+        (self.is_limited() || matches!(self.status.as_u16(), 409 | 423 | 425 | 503)) && !is_final
     }
 
     /// An answer without headers.
@@ -172,6 +189,12 @@ impl Answer {
     pub(crate) fn summary(&self) -> String {
         format!("{} {}", self.status.as_u16(), shown(&String::from_utf8_lossy(&self.body)))
     }
+}
+
+/// Whether this is the answer to a call of JSON-RPC, and no request or notification of the server's own.
+pub(crate) fn is_rpc_answer(message: &[u8]) -> bool {
+    let message: serde_json::Value = serde_json::from_slice(message).unwrap_or_default();
+    message.get("result").is_some() || message.get("error").is_some()
 }
 
 /// The beginning of a text, for a report. A terminal obeys none of its characters.
@@ -240,7 +263,7 @@ mod tests {
     fn a_command_shows_no_secret_and_sends_what_was_sent() {
         let headers = [("X-Auth-Token", "s3cr3t"), ("Key", ""), ("content-type", "text/plain")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let message = Message { method: Method::POST, target: "/".to_owned(), headers, body: "@it's".into() };
+        let message = Message { method: Method::POST, target: "/".to_owned(), headers, body: "@it's".into(), id: None };
         let line = message.curl("http://a", "Key");
         let expected = r"curl -i -X POST 'http://a/' -H 'x-auth-token: ***' -H 'key;' -H 'content-type: text/plain' --data-raw '@it'\''s'";
         assert_eq!(line, expected);
@@ -251,7 +274,7 @@ mod tests {
             (format!(" a{}", " ".repeat(9)), " --data-raw 'a' # and 10 blanks after it"),
             (format!("{}a", " ".repeat(9)), " --data-raw 'a' # and 9 blanks before it"),
         ] {
-            let message = Message { method: Method::GET, target: "/".to_owned(), headers: Vec::new(), body };
+            let message = Message { method: Method::GET, target: "/".to_owned(), headers: Vec::new(), body, id: None };
             assert_eq!(message.curl("http://a", "Key"), format!("curl -i -X GET 'http://a/'{sent}"));
         }
     }

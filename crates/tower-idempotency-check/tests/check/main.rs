@@ -5,6 +5,7 @@ mod controls;
 mod fault;
 mod findings;
 mod judged;
+mod mcp;
 mod ours;
 mod plans;
 mod server;

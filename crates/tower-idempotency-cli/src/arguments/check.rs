@@ -18,13 +18,20 @@ pub(crate) struct Check {
     /// Another body that would succeed. By default it is `--data` with its first number raised by one, if it has one.
     #[arg(long, value_name = "BODY")]
     pub(crate) other_data: Option<String>,
-    /// The profile by which the server is judged: `draft`, `stripe`, `acp` or `iceberg`. By default `draft`.
+    /// The profile by which the server is judged: `draft`, `stripe`, `acp`, `iceberg` or `mcp`. By default `draft`.
     #[arg(long)]
     pub(crate) profile: Option<String>,
+    /// The tool that is called, with `--profile mcp`. Then the bodies are its arguments.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: Option<String>,
+    /// Where a call of the tool has its key. By default `json:/params/_meta/idempotencyKey`.
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) key_from: Option<String>,
     /// What reads bodies that say "no" behind a 200: `json-rpc`, `graphql` or `grpc`. By default the status counts.
     #[arg(long)]
     pub(crate) judge: Option<String>,
-    /// How to count effects: a request whose answer is a list of them, or their number, such as `GET /v1/charges`.
+    /// How to count effects: a request whose answer is a list of them, or their number, such as `GET /v1/charges`; with
+    /// `--profile mcp` also a tool, such as `tool payments`.
     #[arg(long, value_name = "REQUEST")]
     pub(crate) count: Option<String>,
     /// A header of each request, such as `Authorization: Bearer alice`. May be given again.

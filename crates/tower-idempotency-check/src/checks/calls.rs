@@ -1,0 +1,42 @@
+//! Calls of a tool over MCP: what belongs to one call and is no part of the operation.
+
+use serde_json::json;
+
+use crate::dialect::Rule;
+use crate::probe::{Probe, Stop};
+
+use super::answers::compare;
+
+/// Why a check of calls is skipped.
+pub(super) const NO_TOOL: Stop = Stop::Skip("it is about tools, with the profile mcp");
+
+/// Sends a call under several `id`s: each client counts its own from the beginning.
+pub(super) async fn other_id(probe: &Probe<'_>) -> Result<(), Stop> {
+    probe.endpoint.tool.as_ref().ok_or(NO_TOOL)?;
+    let (before, key) = (probe.ledger().await?, probe.new_key());
+    let first = probe.succeeds("a call under the id 7", &probe.keyed(&key).under(7)).await?;
+    let mut answers = vec![first.clone()];
+    for id in [json!(7), json!(0), json!("a-1")] {
+        let again = probe.settled(&format!("the same under the id {id}"), &probe.keyed(&key).under(id)).await?;
+        compare(probe, &first, &again);
+        answers.push(again);
+    }
+    let effects = probe.effects(&before, &answers).await?;
+    probe.once(effects, Rule::Retry, format!("calls with one key under several ids have {effects} effects"));
+    Ok(())
+}
+
+/// Sends a call again in another session, as after a restart of the client.
+pub(super) async fn other_session(probe: &Probe<'_>) -> Result<(), Stop> {
+    probe.endpoint.tool.as_ref().ok_or(NO_TOOL)?;
+    let before = probe.ledger().await?;
+    let (key, first) = probe.first().await?;
+    if !probe.forget_sessions() {
+        return Err(Stop::Skip("the server has no sessions"));
+    }
+    let again = probe.settled("the same in another session", &probe.keyed(&key)).await?;
+    compare(probe, &first, &again);
+    let effects = probe.effects(&before, [&first, &again]).await?;
+    probe.once(effects, Rule::Retry, format!("a call and its retry in another session have {effects} effects"));
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Calls of a tool over MCP: the session, the request of a call, and its answer. A check sends the tool's arguments as
+//! the body of a request with a key in its header; the probe makes a call of it here.
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+use tower_idempotency_meaning::Says;
+
+use crate::http::message::{Answer, Message, is_rpc_answer};
+
+/// The revision that this client offers, and the one that has no `initialize`.
+const OFFERED: &str = "2025-06-18";
+const STATELESS: &str = "2026-07-28";
+/// Where the key is, unless the plan says another place.
+pub(crate) const KEY_PLACE: &str = "/params/_meta/idempotencyKey";
+
+/// A tool, and where its calls have their key.
+#[derive(Debug, Clone)]
+pub(crate) struct Tool {
+    pub(crate) name: String,
+    /// As a JSON Pointer into the call.
+    pub(crate) key_place: String,
+}
+
+/// What a client and a server have agreed on.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    /// The revision of the protocol.
+    revision: String,
+    /// As the server has named the session, if it has sessions.
+    pub(crate) id: Option<String>,
+}
+
+impl Session {
+    /// The request that asks for a session.
+    pub(crate) fn asked(endpoint: &Message) -> Message {
+        let client = json!({"name": "idem check", "version": env!("CARGO_PKG_VERSION")});
+        let params = json!({"protocolVersion": OFFERED, "capabilities": {}, "clientInfo": client});
+        message(endpoint, json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}), Some(0.into()))
+    }
+
+    /// Reads the answer to [`asked`](Self::asked). A server of the later revision has no such method.
+    pub(crate) fn of(answer: &Answer) -> Self {
+        let agreed = answer.json().filter(|_| answer.status.is_success());
+        let revision = agreed.as_ref().and_then(|answer| answer["result"]["protocolVersion"].as_str());
+        let id = revision.and_then(|_| answer.header("mcp-session-id")).map(str::to_owned);
+        Self { revision: revision.unwrap_or(STATELESS).to_owned(), id }
+    }
+
+    /// The notification that ends the opening of the session, if the revision has one.
+    pub(crate) fn opened(&self, endpoint: &Message) -> Option<Message> {
+        let notification = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+        (self.revision != STATELESS).then(|| self.named(message(endpoint, notification, None)))
+    }
+
+    /// The call of the tool with the request's arguments and the key in its header, under this `id`.
+    pub(crate) fn call(&self, tool: &Tool, key_header: &str, request: &Message, id: Value) -> Message {
+        let arguments = serde_json::from_str(&request.body).unwrap_or_else(|_| json!({}));
+        let mut call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call"});
+        call["params"] = json!({"name": tool.name, "arguments": arguments, "_meta": {"progressToken": id}});
+        let is_key = |name: &str| name.eq_ignore_ascii_case(key_header);
+        if let Some((_, key)) = request.headers.iter().find(|(name, _)| is_key(name)) {
+            put(&mut call, &tool.key_place, key);
+        }
+        let without = request.clone().without(key_header);
+        if self.revision != STATELESS {
+            return self.named(message(&without, call, Some(id)));
+        }
+        for (name, value) in [("protocolVersion", STATELESS.into()), ("clientCapabilities", json!({}))] {
+            call["params"]["_meta"][format!("io.modelcontextprotocol/{name}")] = value;
+        }
+        let call = message(&without, call, Some(id));
+        self.named(call).with("mcp-method", "tools/call").with("mcp-name", &tool.name)
+    }
+
+    /// Adds what each request of the session has in its head.
+    fn named(&self, message: Message) -> Message {
+        let message = message.with("mcp-protocol-version", &self.revision);
+        match &self.id {
+            Some(id) => message.with("mcp-session-id", id),
+            None => message,
+        }
+    }
+}
+
+/// A message of JSON-RPC to the endpoint, with the headers of its request.
+fn message(endpoint: &Message, body: Value, id: Option<Value>) -> Message {
+    let message = Message { method: Method::POST, body: body.to_string(), id, ..endpoint.clone() };
+    message.set("content-type", "application/json").set("accept", "application/json, text/event-stream")
+}
+
+/// Puts a key at the place of a pointer. Objects on the way that are not there are made.
+fn put(call: &mut Value, place: &str, key: &str) {
+    let mut at = call;
+    for name in place.split('/').skip(1) {
+        at = &mut at[name.replace("~1", "/").replace("~0", "~")];
+    }
+    *at = key.into();
+}
+
+/// Reads the answer to a call with this `id`: what is left of its body is the same for each retry.
+pub(crate) fn read(mut answer: Answer, id: &Value) -> Answer {
+    let members = if is_rpc_answer(&answer.body) { answer.json() } else { None };
+    let Some(Value::Object(mut members)) = members else {
+        // By another status, the call has failed.
+        answer.is_astray = answer.status.is_success();
+        return answer;
+    };
+    let answered = members.remove("id").unwrap_or_default();
+    answer.is_astray = answered != *id && !(answered.is_null() && !answer.status.is_success());
+    // An error of a tool is a result to the protocol, and no success to the client.
+    if members.get("result").is_some_and(|result| result["isError"] == true) {
+        answer.says = Some(Says::Refused);
+    }
+    answer.body = Value::Object(members).to_string().into();
+    answer
+}
+
+/// What a tool has said, as the body of an answer, for a count.
+pub(crate) fn said(mut answer: Answer) -> Answer {
+    let result = answer.json().unwrap_or_default();
+    let text = result.pointer("/result/content/0/text").and_then(Value::as_str);
+    answer.body = match text {
+        Some(text) => Bytes::copy_from_slice(text.as_bytes()),
+        None => result["result"]["structuredContent"].to_string().into(),
+    };
+    answer
+}
