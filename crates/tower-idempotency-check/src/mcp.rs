@@ -126,3 +126,61 @@ pub(crate) fn said(mut answer: Answer) -> Answer {
     };
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Each `id` with each form of an answer. Seeded fault: a null counts as the `id` under 200, too.
+    #[test]
+    fn an_answer_is_astray_if_it_has_another_id_than_its_call() {
+        let error = r#""error":{"code":-32600,"message":"no"}}"#;
+        for (status, body, is_astray) in [
+            (200, r#"{"id":7,"result":{}}"#.to_owned(), false),
+            (200, r#"{"id":8,"result":{}}"#.to_owned(), true),
+            (200, r#"{"id":"7","result":{}}"#.to_owned(), true),
+            (200, r#"{"result":{}}"#.to_owned(), true),
+            (200, format!(r#"{{"id":7,{error}"#), false),
+            (200, format!(r#"{{"id":null,{error}"#), true),
+            (400, format!(r#"{{"id":null,{error}"#), false),
+            (400, format!(r#"{{"id":8,{error}"#), true),
+            (200, "<html>".to_owned(), true),
+            (422, r#"{"title":"no"}"#.to_owned(), false),
+            (503, String::new(), false),
+        ] {
+            let answer = Answer { body: body.clone().into(), ..Answer::of(status, "") };
+            assert_eq!(read(answer, &json!(7)).is_astray, is_astray, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_an_answer_is_the_same_under_each_id_and_an_error_of_the_tool_is_no_success() {
+        let of = |body: &'static str, id: Value| read(Answer::of(200, body), &id);
+        let [one, other] =
+            [of(r#"{"id":1,"result":{"a":1}}"#, json!(1)), of(r#"{"result":{"a":1},"id":"x"}"#, json!("x"))];
+        assert!(one.is_same(&other) && one.is_success());
+        let declined = of(r#"{"id":1,"result":{"isError":true}}"#, json!(1));
+        assert!(!declined.is_success() && declined.is_client_error());
+    }
+
+    #[test]
+    fn a_call_has_its_key_where_the_plan_says_and_not_in_its_head() {
+        let session = Session { revision: OFFERED.to_owned(), id: Some("s".to_owned()) };
+        let headers = vec![("Authorization".to_owned(), "a".to_owned())];
+        let (body, target) = (r#"{"amount":5}"#.to_owned(), "/mcp".to_owned());
+        let request = Message { method: Method::POST, target, headers, body, id: None }.with("idempotency-key", "k");
+        for place in [KEY_PLACE, "/params/idempotencyKey", "/params/arguments/a~1b", "/params/arguments/meta/key"] {
+            let tool = Tool { name: "pay".to_owned(), key_place: place.to_owned() };
+            let call = session.call(&tool, "Idempotency-Key", &request, json!("x"));
+            let body: Value = serde_json::from_str(&call.body).unwrap();
+            assert_eq!(body.pointer(place), Some(&json!("k")), "{place} {body}");
+            assert_eq!((&body["id"], &body["params"]["arguments"]["amount"]), (&json!("x"), &json!(5)), "{place}");
+            let names: Vec<_> = call.headers.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(
+                names,
+                ["Authorization", "content-type", "accept", "mcp-protocol-version", "mcp-session-id"],
+                "{place}"
+            );
+        }
+    }
+}

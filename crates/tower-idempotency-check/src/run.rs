@@ -19,11 +19,17 @@ const STANDS_ALONE: [&str; 7] = [
     "replayed-headers",
 ];
 
-/// The checks that don't concern calls of a tool: what they change is not in a call, or is of no client over MCP.
+/// The checks that concern calls of a tool alone, and those that don't concern them: what they change is not in a call.
+const OF_TOOLS: [&str; 3] = ["stream-cut", "other-id", "other-session"];
 const NOT_OF_TOOLS: [&str; 10] = [
     "probe", "other-query", "other-path", "other-method", "same-meaning", "key-doubled", "key-malformed", "key-quoted",
     "connection-after-rejection", "connection-after-replay",
 ];
+
+/// Whether a check has a meaning for the endpoint.
+fn concerns(name: &str, endpoint: &Endpoint) -> bool {
+    if endpoint.tool.is_some() { !NOT_OF_TOOLS.contains(&name) } else { !OF_TOOLS.contains(&name) }
+}
 
 impl Plan {
     /// Reads a plan from TOML.
@@ -58,8 +64,9 @@ impl Plan {
                 checks.push(failed);
                 continue;
             }
+            let is_named = |name: &str| self.only.iter().any(|wanted| wanted == name);
             let is_wanted =
-                |name: &str| self.only.is_empty() || name == "works" || self.only.iter().any(|wanted| wanted == name);
+                |name: &str| name == "works" || is_named(name) || self.only.is_empty() && concerns(name, endpoint);
             for check in CHECKS.iter().filter(|check| is_wanted(check.name)) {
                 let checked = self.check(endpoint, check, &shared).await;
                 progress(&checked);
@@ -79,9 +86,9 @@ impl Plan {
     async fn check(&self, endpoint: &Endpoint, check: &Check, shared: &Mutex<Shared>) -> Checked {
         let Check { name, question, run } = *check;
         let probe = Probe::new(self, endpoint, shared);
-        let end = match &endpoint.tool {
-            Some(_) if NOT_OF_TOOLS.contains(&name) => Err(Stop::Skip("it does not concern calls of a tool")),
-            _ => run(&probe).await,
+        let end = match concerns(name, endpoint) {
+            true => run(&probe).await,
+            false => Err(Stop::Skip("it does not concern this profile")),
         };
         let is_broken = probe.is_broken();
         // A list that is cut makes findings of nothing.

@@ -9,7 +9,6 @@ use crate::http::failure::Failure;
 use crate::probe::{Probe, Stop};
 
 use super::answers::is_marked;
-use super::calls::NO_TOOL;
 
 /// Sends a request with this body, hangs up, and sends it again.
 async fn again_after(probe: &Probe<'_>, label: &str, body: &str, when: HangUp) -> Result<(), Stop> {
@@ -80,7 +79,6 @@ pub(super) async fn answer_swallowed(probe: &Probe<'_>) -> Result<(), Stop> {
 
 /// Hangs up within a stream, as a client does whose connection breaks while a tool reports its progress.
 pub(super) async fn stream_cut(probe: &Probe<'_>) -> Result<(), Stop> {
-    probe.endpoint.tool.as_ref().ok_or(NO_TOOL)?;
     let body = probe.endpoint.settings.slow.as_ref().unwrap_or(&probe.endpoint.request.body);
     match again_after(probe, "a client whose stream is cut", body, HangUp::InTheStream).await {
         Err(Stop::Failed(Failure::NoStream)) => Err(Stop::Skip("the server answers without a stream")),

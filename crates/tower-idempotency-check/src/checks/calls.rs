@@ -7,12 +7,8 @@ use crate::probe::{Probe, Stop};
 
 use super::answers::compare;
 
-/// Why a check of calls is skipped.
-pub(super) const NO_TOOL: Stop = Stop::Skip("it is about tools, with the profile mcp");
-
 /// Sends a call under several `id`s: each client counts its own from the beginning.
 pub(super) async fn other_id(probe: &Probe<'_>) -> Result<(), Stop> {
-    probe.endpoint.tool.as_ref().ok_or(NO_TOOL)?;
     let (before, key) = (probe.ledger().await?, probe.new_key());
     let first = probe.succeeds("a call under the id 7", &probe.keyed(&key).under(7)).await?;
     let mut answers = vec![first.clone()];
@@ -28,7 +24,6 @@ pub(super) async fn other_id(probe: &Probe<'_>) -> Result<(), Stop> {
 
 /// Sends a call again in another session, as after a restart of the client.
 pub(super) async fn other_session(probe: &Probe<'_>) -> Result<(), Stop> {
-    probe.endpoint.tool.as_ref().ok_or(NO_TOOL)?;
     let before = probe.ledger().await?;
     let (key, first) = probe.first().await?;
     if !probe.forget_sessions() {

@@ -24,7 +24,7 @@ const PAYMENTS: usize = 60;
 /// seconds.
 const BOUND: Duration = Duration::from_secs(240);
 
-const SHAPES: [Shape; 4] = [
+pub(super) const SHAPES: [Shape; 4] = [
     Shape { body: "json", sessions: "sessions" },
     Shape { body: "stream", sessions: "sessions" },
     Shape { body: "json", sessions: "stateless" },
@@ -89,7 +89,7 @@ impl Agent {
 }
 
 /// Starts `idem proxy` in its profile for tools.
-fn proxy(listen: SocketAddr, service: SocketAddr, directory: &Path) -> Process {
+pub(super) fn proxy(listen: SocketAddr, service: SocketAddr, directory: &Path) -> Process {
     let store = format!("sled:{}", directory.join("store").display());
     let mut command = program::proxy(listen, free_address(), &format!("http://{service}"), &store);
     Process(command.args(["--one-account", "--profile", "mcp"]).spawn().unwrap())

@@ -3,6 +3,8 @@
 `server.py ADDRESS FILE json|stream sessions|stateless`
 """
 
+import json
+import pathlib
 import sys
 import uuid
 
@@ -24,6 +26,13 @@ async def pay(amount: int, note: str, context: Context) -> str:
     with open(FILE, "a") as file:
         file.write(f"{note} {amount} {payment}\n")
     return payment
+
+
+@server.tool()
+async def payments() -> str:
+    """Says what was paid."""
+    file = pathlib.Path(FILE)
+    return json.dumps(file.read_text().splitlines() if file.exists() else [])
 
 
 # The host decides which names a request may call it by.
