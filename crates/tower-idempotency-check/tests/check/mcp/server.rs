@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,10 +58,16 @@ struct Shop {
     payments: Arc<Mutex<Vec<String>>>,
     keys: Arc<Mutex<HashMap<String, Kept>>>,
     sessions: Arc<Mutex<Vec<String>>>,
+    /// How often the payments were counted.
+    counted: Arc<AtomicUsize>,
 }
 
+/// The server forgets its sessions after so many counts.
+const FORGOTTEN_AFTER: usize = 3;
+
 pub(super) fn routes(fault: Fault, shape: Shape) -> Router {
-    let shop = Shop { fault, shape, payments: Arc::default(), keys: Arc::default(), sessions: Arc::default() };
+    let (payments, keys, sessions, counted) = Default::default();
+    let shop = Shop { fault, shape, payments, keys, sessions, counted };
     Router::new().route("/mcp", post(message)).with_state(shop)
 }
 
@@ -107,6 +114,10 @@ async fn message(State(shop): State<Shop>, headers: HeaderMap, body: Bytes) -> R
         return StatusCode::ACCEPTED.into_response();
     }
     if call["params"]["name"] == "payments" {
+        // As after a restart.
+        if shop.counted.fetch_add(1, Ordering::Relaxed) == FORGOTTEN_AFTER {
+            shop.sessions.lock().unwrap().clear();
+        }
         let payments = json!(*shop.payments.lock().unwrap()).to_string();
         let result = json!({"content": [{"type": "text", "text": payments}]});
         return axum::Json(answer(id, "result", result)).into_response();
@@ -121,7 +132,9 @@ async fn message(State(shop): State<Shop>, headers: HeaderMap, body: Bytes) -> R
     let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}});
     let event = |message: Value| Ok::<_, Infallible>(format!("event: message\ndata: {message}\n\n"));
     let events = stream::once(async move { event(progress) });
-    let events = futures_util::StreamExt::chain(events, stream::once(async move { event(paying.await) }));
+    let events = events.chain(stream::once(async move { event(paying.await) }));
+    // A client takes the answer, and does not wait for the end.
+    let events = events.chain(stream::pending());
     ([("content-type", "text/event-stream")], Body::from_stream(events)).into_response()
 }
 
