@@ -1,6 +1,6 @@
 //! The engine: a store and the policy it is used with. The steps of an exchange come back to it for what they share: a
 //! run is spawned here (`spawn`), a record is read as the policy shows it (`presented`), an end is passed to the store
-//! (`record`).
+//! (`record`), also an operator's.
 
 use std::fmt;
 use std::sync::Arc;

@@ -93,7 +93,7 @@ impl<St: Store, T> Once<St, T> {
     where
         T: Serialize + Send + 'static,
     {
-        let in_json = reconciler.map(|outcome| ready(json_of(&outcome).ok()));
+        let in_json = reconciler.map(|outcome| ready(json_of(&outcome).map_err(|_| "JSON can't have it")));
         self.with(|policy| policy.reconcile_with(in_json))
     }
 

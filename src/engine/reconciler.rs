@@ -79,11 +79,11 @@ impl<O: 'static> Reconciler<O> {
     }
 
     /// Returns the same reconciler with outcomes of another form. If an outcome cannot be given that form, it is
-    /// unknown.
+    /// unknown, and the error says why.
     pub(crate) fn map<P: 'static, F>(&self, form: impl Fn(O) -> F + Clone + Send + Sync + 'static) -> Reconciler<P>
     where
         O: Send,
-        F: Future<Output = Option<P>> + Send + 'static,
+        F: Future<Output = Result<P, &'static str>> + Send + 'static,
     {
         // The calls of one reconciler share a throttle for the line that is logged.
         let (ask, lines) = (Arc::clone(&self.ask), Arc::new(LogThrottle::new()));
@@ -96,16 +96,18 @@ impl<O: 'static> Reconciler<O> {
                     Reconciled::RunAgain => return Reconciled::RunAgain,
                     Reconciled::StillUnknown => return Reconciled::StillUnknown,
                 };
-                let Some(outcome) = form(outcome).await else {
-                    once_a_minute!(
-                        lines,
-                        error,
-                        record_id = id.short(),
-                        "the reconciler's outcome can't be recorded: it is too long, its body failed, or JSON can't have it"
-                    );
-                    return Reconciled::StillUnknown;
-                };
-                Reconciled::Outcome(outcome)
+                form(outcome).await.map_or_else(
+                    |why| {
+                        once_a_minute!(
+                            lines,
+                            error,
+                            record_id = id.short(),
+                            "the reconciler's outcome can't be recorded: {why}"
+                        );
+                        Reconciled::StillUnknown
+                    },
+                    Reconciled::Outcome,
+                )
             }
         };
         Reconciler::new(mapped).timeout(self.timeout)

@@ -1,4 +1,5 @@
-//! The facts that a handler can ask about its own run.
+//! The facts that a handler can ask about its own run. The layer asks, too, before the run: a request that a handler
+//! sends on has the context of the exchange that it is in.
 
 use std::fmt;
 use std::sync::Arc;

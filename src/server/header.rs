@@ -1,4 +1,4 @@
-//! Reads the `Idempotency-Key` header.
+//! Reads the `Idempotency-Key` header, and for others the lines of any header ([`lines`]).
 //!
 //! Rules:
 //! 1. A value that begins with a double quote is a structured-field String (RFC 9651, section 3.3.3), parsed strictly;

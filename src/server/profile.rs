@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use tower_idempotency_meaning::BodyJudge;
 
 use super::answer::meaning::Meaning;
+use super::answer::snapshot::REPLAYED;
 use super::fingerprint::identify::FingerprintBody;
 use super::header::KeyForm;
 use super::key_from::KeyFrom;
@@ -119,7 +120,6 @@ const NEW_EACH_TIME: [&str; 9] = [
     "/params/_meta/io.modelcontextprotocol~1logLevel",
 ];
 
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A 503 and a 500 leave an Iceberg client's commit unknown, and a 503 with `Retry-After` has it try again by itself.

@@ -1,4 +1,5 @@
-//! Until when this process counts as alive for the others that share its store.
+//! Until when this process counts as alive for the others that share its store. A run asks twice: which session it is
+//! claimed in, and while it runs whether that is nearly over.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;

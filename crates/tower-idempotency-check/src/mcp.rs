@@ -107,7 +107,8 @@ pub(crate) fn read(mut answer: Answer, id: &Value) -> Answer {
         return answer;
     };
     let answered = members.remove("id").unwrap_or_default();
-    answer.is_astray = answered != *id && !(answered.is_null() && !answer.status.is_success());
+    // A refusal of what the server has not read has null.
+    answer.is_astray = answered != *id && (answer.status.is_success() || !answered.is_null());
     // An error of a tool is a result to the protocol, and no success to the client.
     if members.get("result").is_some_and(|result| result["isError"] == true) {
         answer.says = Some(Says::Refused);

@@ -1,4 +1,4 @@
-//! The key of a call.
+//! The key of a call: chosen or given, read back where a call was stored, and sent with each attempt.
 
 use std::fmt;
 

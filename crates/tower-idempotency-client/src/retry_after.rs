@@ -1,4 +1,4 @@
-//! Reads `Retry-After`.
+//! Reads `Retry-After`: the client for the pause between two attempts, and an outbox for the time of the next try.
 
 use std::time::{Duration, SystemTime};
 

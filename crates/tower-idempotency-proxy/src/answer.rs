@@ -51,7 +51,8 @@ pub(crate) fn of_service(
         parts.headers.remove(Effect::HEADER);
     }
     head::without_hop_by_hop(&mut parts.headers);
-    // After a 409, a client of Iceberg has deleted its files, and after a 419 it gets another token (docs/profiles.md).
+    // After a 409, a client of Iceberg has deleted its files, and after a 419, which the profile `frees`, it gets
+    // another token (docs/profiles.md).
     let is_iceberg = matches!(envelope, Envelope::Iceberg);
     let is_rpc = matches!(envelope, Envelope::JsonRpc);
     // A service that is asked again for the same operation answers so while it is still at it.

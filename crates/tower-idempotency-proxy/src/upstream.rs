@@ -153,7 +153,8 @@ impl Upstream {
     }
 
     /// Sets the form of the answers that are the proxy's own, as the layer's
-    /// [`Profile::envelope`](tower_idempotency::server::Profile::envelope). Default: problems (RFC 9457).
+    /// [`Profile::envelope`](tower_idempotency::server::Profile::envelope). By it, the proxy also knows what the
+    /// service's answers mean in that dialect. Default: problems (RFC 9457).
     #[must_use]
     pub fn envelope(mut self, envelope: Envelope) -> Self {
         Arc::make_mut(&mut self.target).envelope = envelope;

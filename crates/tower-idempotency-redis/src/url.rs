@@ -131,6 +131,8 @@ fn host(text: &str, port: u16) -> Result<String, RedisError> {
     Ok(format!("{name}:{port}"))
 }
 
+/// Reads who logs in, and to which database. Operators see the name of this package in the server's list of clients;
+/// sentinels, to which no records go, have a login of their own.
 fn login(user: &str, database: &str) -> Result<RedisConnectionInfo, RedisError> {
     // The client would read another password, or another path, out of these; and it takes a negative number of a
     // database, which the server then refuses at each connection.

@@ -24,6 +24,9 @@ const VERSION: u8 = 1;
 /// The headers that a replay may get in addition: the marker, and a server's `Content-Length` and `Date`.
 const ADDED: usize = 3;
 
+/// The header that marks a replay, by default and in each profile.
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
 /// Records answers: decides which can be recorded, and which parts of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
@@ -36,11 +39,7 @@ pub(crate) struct Recorder {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self {
-            kept_headers: KeptHeaders::default(),
-            replay_header_name: HeaderName::from_static("idempotent-replayed"),
-            max_response_body: 1024 * 1024,
-        }
+        Self { kept_headers: KeptHeaders::default(), replay_header_name: REPLAYED, max_response_body: 1024 * 1024 }
     }
 }
 
@@ -116,19 +115,25 @@ fn write_fields<'a>(bytes: &mut Vec<u8>, size: &Size, fields: impl Iterator<Item
     }
 }
 
-/// Returns the outcome of a reconciler's answer, or `None` if its body fails, is too long, or shows a secret, or if its
-/// status ends no answer.
-pub(crate) async fn outcome_of_answer<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
+/// Returns the outcome of a reconciler's answer, or why it can't be recorded.
+pub(crate) async fn outcome_of_answer<B: SendBody>(
+    recorder: Arc<Recorder>,
+    answer: Response<B>,
+) -> Result<Bytes, &'static str> {
     let (parts, body) = answer.into_parts();
-    if is_secret(&parts.extensions) || !is_of_answers(parts.status) {
-        return None;
+    if is_secret(&parts.extensions) {
+        return Err("it is marked as a secret");
+    }
+    if !is_of_answers(parts.status) {
+        return Err("its status ends no answer");
     }
     let mut bounds = Bounds { bytes: recorder.max_response_body, ..Bounds::default() };
     match collect(Box::pin(body), &mut bounds).await {
         Collected::Whole { data, trailers } => {
-            Some(recorder.encode(parts.status, &parts.headers, &data, trailers.as_ref()))
+            Ok(recorder.encode(parts.status, &parts.headers, &data, trailers.as_ref()))
         }
-        Collected::Over { .. } | Collected::Failed { .. } => None,
+        Collected::Over { .. } => Err("its body is too long"),
+        Collected::Failed { .. } => Err("its body failed"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Reads the body of a request that is refused, so that its connection stays usable.
+//! Reads the body of a request that is refused, so that its connection stays usable. [`Connection`] is what an answer
+//! of the layer's own needs of the request's head, so that each exchange makes one first.
 //!
 //! An HTTP/1.1 server that answers before it has read a request's body has to close the connection. If the answer does
 //! not say so, the client loses its next request on that connection. So these rules apply:

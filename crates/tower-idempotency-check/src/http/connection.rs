@@ -153,7 +153,7 @@ pub(crate) async fn hang_up(address: &Address, message: &Message, when: HangUp) 
             first.map_err(ended)?;
         }
         HangUp::InTheStream => {
-            timeout(ANSWER_TIMEOUT, begin_of_stream(&mut stream)).await.map_err(|_| Failure::TooLate)??
+            timeout(ANSWER_TIMEOUT, begin_of_stream(&mut stream)).await.map_err(|_| Failure::TooLate)??;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! since.
 
 // - `step.rs`: one transition. `read.rs` reads its row, `write.rs` makes its write, and `rows.rs` reads rows as
-//   records.
+//   records, and writes records as rows.
 // - `takeover.rs`: whether an operation may be taken over. `disputed.rs`: the outcome of a run that was taken over.
 // - `restore.rs`: outcomes that a failover has lost and this process still has.
 // - `large.rs`: rows that take long.
