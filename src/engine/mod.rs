@@ -36,7 +36,7 @@ pub use crate::record::{Cause, CauseError, ClaimPolicy};
 pub use crate::slots::Stats;
 #[cfg(idempotency_laboratory)]
 pub use commit::commit_apart::SentApart;
-pub use commit::{Completable, Encoder};
+pub use commit::{Completable, Encoder, IntoOutcome};
 pub use context::{Rerun, RunContext};
 pub use drain::Drained;
 pub(crate) use drain::drain;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use crate::engine::{Completable, Encoder, RunContext};
+use crate::engine::{Completable, Encoder, IntoOutcome, RunContext};
 use crate::server::answer::snapshot;
+#[cfg(feature = "axum")]
+use crate::server::bodies::collect::{Bounds, Collected, collect};
 use crate::server::context::IdempotencyContext;
 use crate::store::TransactionError;
 use crate::store::contract::Sealed;
@@ -51,6 +53,25 @@ impl Completable for IdempotencyContext {
             let outcome = recorder.record(&answer).ok_or(TransactionError::Unrecordable)?;
             Ok((outcome.clone(), Committed { outcome }))
         })
+    }
+}
+
+#[cfg(feature = "axum")]
+impl<A: axum::response::IntoResponse + Send> IntoOutcome<IdempotencyContext> for A {
+    async fn into_outcome(self, context: &IdempotencyContext) -> Result<Response<Bytes>, TransactionError> {
+        let (parts, body) = self.into_response().into_parts();
+        let mut bounds = Bounds { bytes: context.recorder.max_response_body, ..Bounds::default() };
+        match collect(Box::pin(body), &mut bounds).await {
+            Collected::Whole { data, trailers: None } => Ok(Response::from_parts(parts, data)),
+            _ => Err(TransactionError::Unrecordable),
+        }
+    }
+}
+
+#[cfg(not(feature = "axum"))]
+impl IntoOutcome<IdempotencyContext> for Response<Bytes> {
+    async fn into_outcome(self, _: &IdempotencyContext) -> Result<Self, TransactionError> {
+        Ok(self)
     }
 }
 

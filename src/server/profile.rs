@@ -94,16 +94,18 @@ pub struct Profile {
     pub min_retention: Duration,
 }
 
-/// The places of keys in calls of JSON-RPC, as protocols name them: MCP's `_meta`, the closed proposal SEP-3182, and
-/// the arguments of the Agentic Commerce Protocol, the Universal Commerce Protocol and the Ad Context Protocol.
-const KEYS: [&str; 7] = [
+/// The places of keys in calls of JSON-RPC, as protocols name them: the arguments of the Agentic Commerce Protocol, the
+/// Universal Commerce Protocol and the Ad Context Protocol, which are all that a model sets; MCP's `_meta`; and the
+/// closed proposal SEP-3182. A refusal names them in this order.
+const KEYS: [&str; 8] = [
+    "/params/arguments/idempotency_key",
+    "/params/arguments/idempotencyKey",
     "/params/_meta/idempotencyKey",
     "/params/_meta/idempotency_key",
     "/params/_meta/idempotency-key",
     "/params/idempotencyKey",
     "/params/arguments/meta/idempotency_key",
     "/params/arguments/meta/idempotency-key",
-    "/params/arguments/idempotency_key",
 ];
 
 /// What may be new in each attempt of a call.

@@ -26,8 +26,10 @@ pub enum TransactionError {
     /// The process has no descriptor or memory left for a read. Nothing was written; try again.
     #[error("the process has no file or memory left for a read: {0}; nothing was written")]
     Exhausted(String),
-    /// The answer's body is longer than `max_response_body`, or it has the mark `Secret`.
-    #[error("the answer can't be recorded: its body is longer than max_response_body, or it is marked as a secret")]
+    /// The answer's body is longer than `max_response_body`, or fails, or it has the mark `Secret`.
+    #[error(
+        "the answer can't be recorded: its body is longer than max_response_body or fails, or it is marked as a secret"
+    )]
     Unrecordable,
     /// The outcome of a message can't be written as JSON: the text says why.
     #[error("the outcome can't be recorded as JSON: {0}")]

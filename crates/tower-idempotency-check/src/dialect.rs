@@ -183,7 +183,6 @@ const ICEBERG: Dialect = Dialect {
 const MCP: Dialect = Dialect {
     name: "mcp",
     replays_headers: false,
-    compares_meaning: true,
     reused: 200,
     in_flight: 200,
     document: "Model Context Protocol, revisions 2025-06-18 and 2026-07-28; no document says how a call has a key",

@@ -11,6 +11,8 @@ use crate::http::message::{Answer, Message, is_rpc_answer};
 /// The revision that this client offers, and the one that has no `initialize`.
 const OFFERED: &str = "2025-06-18";
 const STATELESS: &str = "2026-07-28";
+const VERSION: &str = "mcp-protocol-version";
+const JSON: &str = "application/json";
 /// Where the key is, unless the plan says another place.
 pub(crate) const KEY_PLACE: &str = "/params/_meta/idempotencyKey";
 
@@ -18,8 +20,26 @@ pub(crate) const KEY_PLACE: &str = "/params/_meta/idempotencyKey";
 #[derive(Debug, Clone)]
 pub(crate) struct Tool {
     pub(crate) name: String,
-    /// As a JSON Pointer into the call.
-    pub(crate) key_place: String,
+    /// As a JSON Pointer into the call; `None`: in the head.
+    pub(crate) key_place: Option<String>,
+}
+
+impl Tool {
+    /// The call with these arguments under this `id`, or `None` if the key can't be put into it.
+    pub(crate) fn call(&self, arguments: Value, key: Option<&str>, id: &Value) -> Option<Value> {
+        let params = json!({"name": self.name, "arguments": arguments, "_meta": {"progressToken": id}});
+        let mut call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+        if let Some((place, key)) = self.key_place.as_ref().zip(key) {
+            let mut at = &mut call;
+            for name in place.split('/').skip(1) {
+                // Objects on the way that are not there are made.
+                let is_open = at.is_object() || at.is_null();
+                at = is_open.then(|| &mut at[name.replace("~1", "/").replace("~0", "~")])?;
+            }
+            *at = key.into();
+        }
+        Some(call)
+    }
 }
 
 /// What a client and a server have agreed on.
@@ -32,50 +52,57 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// The request that asks for a session.
-    pub(crate) fn asked(endpoint: &Message) -> Message {
+    /// The request that asks for a session, or the session itself if the plan's headers name the revision without any.
+    pub(crate) fn asked(endpoint: &Message) -> Result<Message, Self> {
+        let is_stateless = |(name, value): &(String, String)| name.eq_ignore_ascii_case(VERSION) && value == STATELESS;
+        if endpoint.headers.iter().any(is_stateless) {
+            return Err(Self { revision: STATELESS.to_owned(), id: None });
+        }
         let client = json!({"name": "idem check", "version": env!("CARGO_PKG_VERSION")});
         let params = json!({"protocolVersion": OFFERED, "capabilities": {}, "clientInfo": client});
-        message(endpoint, json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}), Some(0.into()))
+        let asked = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        Ok(message(endpoint, &asked, Some(0.into())))
     }
 
-    /// Reads the answer to [`asked`](Self::asked). A server of the later revision has no such method.
-    pub(crate) fn of(answer: &Answer) -> Self {
-        let agreed = answer.json().filter(|_| answer.status.is_success());
-        let revision = agreed.as_ref().and_then(|answer| answer["result"]["protocolVersion"].as_str());
-        let id = revision.and_then(|_| answer.header("mcp-session-id")).map(str::to_owned);
-        Self { revision: revision.unwrap_or(STATELESS).to_owned(), id }
+    /// Reads the answer to [`asked`](Self::asked). A server of the later revision has no such method. Returns `None` if
+    /// the answer is neither.
+    pub(crate) fn of(answer: &Answer) -> Option<Self> {
+        let result = answer.json().unwrap_or_default();
+        if let Some(revision) = result["result"]["protocolVersion"].as_str().filter(|_| answer.is_success()) {
+            let id = answer.header("mcp-session-id").map(str::to_owned);
+            return Some(Self { revision: revision.to_owned(), id });
+        }
+        let is_unknown = matches!(answer.status.as_u16(), 400 | 404 | 405) || result.get("error").is_some();
+        is_unknown.then(|| Self { revision: STATELESS.to_owned(), id: None })
     }
 
     /// The notification that ends the opening of the session, if the revision has one.
     pub(crate) fn opened(&self, endpoint: &Message) -> Option<Message> {
         let notification = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-        (self.revision != STATELESS).then(|| self.named(message(endpoint, notification, None)))
+        (self.revision != STATELESS).then(|| self.named(message(endpoint, &notification, None)))
     }
 
     /// The call of the tool with the request's arguments and the key in its header, under this `id`.
     pub(crate) fn call(&self, tool: &Tool, key_header: &str, request: &Message, id: Value) -> Message {
         let arguments = serde_json::from_str(&request.body).unwrap_or_else(|_| json!({}));
-        let mut call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call"});
-        call["params"] = json!({"name": tool.name, "arguments": arguments, "_meta": {"progressToken": id}});
-        let is_key = |name: &str| name.eq_ignore_ascii_case(key_header);
-        if let Some((_, key)) = request.headers.iter().find(|(name, _)| is_key(name)) {
-            put(&mut call, &tool.key_place, key);
-        }
-        let without = request.clone().without(key_header);
+        let key = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(key_header));
+        let key = key.map(|(_, key)| key.as_str());
+        // The plan has tried it.
+        let mut call = tool.call(arguments, key, &id).unwrap_or_default();
+        let request = if tool.key_place.is_some() { request.clone().without(key_header) } else { request.clone() };
         if self.revision != STATELESS {
-            return self.named(message(&without, call, Some(id)));
+            return self.named(message(&request, &call, Some(id)));
         }
         for (name, value) in [("protocolVersion", STATELESS.into()), ("clientCapabilities", json!({}))] {
             call["params"]["_meta"][format!("io.modelcontextprotocol/{name}")] = value;
         }
-        let call = message(&without, call, Some(id));
+        let call = message(&request, &call, Some(id));
         self.named(call).with("mcp-method", "tools/call").with("mcp-name", &tool.name)
     }
 
     /// Adds what each request of the session has in its head.
     fn named(&self, message: Message) -> Message {
-        let message = message.with("mcp-protocol-version", &self.revision);
+        let message = message.set(VERSION, &self.revision);
         match &self.id {
             Some(id) => message.with("mcp-session-id", id),
             None => message,
@@ -84,47 +111,45 @@ impl Session {
 }
 
 /// A message of JSON-RPC to the endpoint, with the headers of its request.
-fn message(endpoint: &Message, body: Value, id: Option<Value>) -> Message {
+fn message(endpoint: &Message, body: &Value, id: Option<Value>) -> Message {
     let message = Message { method: Method::POST, body: body.to_string(), id, ..endpoint.clone() };
     message.set("content-type", "application/json").set("accept", "application/json, text/event-stream")
 }
 
-/// Puts a key at the place of a pointer. Objects on the way that are not there are made.
-fn put(call: &mut Value, place: &str, key: &str) {
-    let mut at = call;
-    for name in place.split('/').skip(1) {
-        at = &mut at[name.replace("~1", "/").replace("~0", "~")];
-    }
-    *at = key.into();
-}
-
 /// Reads the answer to a call with this `id`: what is left of its body is the same for each retry.
 pub(crate) fn read(mut answer: Answer, id: &Value) -> Answer {
-    let members = if is_rpc_answer(&answer.body) { answer.json() } else { None };
+    let is_json = answer.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with(JSON));
+    let members = if is_rpc_answer(&answer.body) && is_json { answer.json() } else { None };
     let Some(Value::Object(mut members)) = members else {
-        // By another status, the call has failed.
-        answer.is_astray = answer.status.is_success();
+        // By another status, the call has failed. A client waits on for the answer to one that has succeeded.
+        if answer.status.is_success() {
+            (answer.is_astray, answer.says) = (true, Some(Says::Unknown));
+        }
         return answer;
     };
     let answered = members.remove("id").unwrap_or_default();
     // A refusal of what the server has not read has null.
     answer.is_astray = answered != *id && (answer.status.is_success() || !answered.is_null());
-    // An error of a tool is a result to the protocol, and no success to the client.
-    if members.get("result").is_some_and(|result| result["isError"] == true) {
+    if members.contains_key("error") {
+        answer.says = answer.says.or(Some(Says::Unknown));
+    } else if members["result"]["isError"] == true {
+        // To the protocol it is a result, and no success to the client.
         answer.says = Some(Says::Refused);
     }
     answer.body = Value::Object(members).to_string().into();
     answer
 }
 
-/// What a tool has said, as the body of an answer, for a count.
+/// What a tool has said, as the body of an answer, for a count. A refusal stays as it is.
 pub(crate) fn said(mut answer: Answer) -> Answer {
-    let result = answer.json().unwrap_or_default();
-    let text = result.pointer("/result/content/0/text").and_then(Value::as_str);
-    answer.body = match text {
-        Some(text) => Bytes::copy_from_slice(text.as_bytes()),
-        None => result["result"]["structuredContent"].to_string().into(),
-    };
+    let result = answer.json().map(|mut answer| answer["result"].take()).unwrap_or_default();
+    let counts = |value: &Value| value.is_array() || value.is_number();
+    let has_count = |value: &&Value| counts(value) || value.as_object().is_some_and(|all| all.values().any(counts));
+    if let Some(structured) = result.get("structuredContent").filter(has_count) {
+        answer.body = structured.to_string().into();
+    } else if let Some(text) = result.pointer("/content/0/text").and_then(Value::as_str) {
+        answer.body = Bytes::copy_from_slice(text.as_bytes());
+    }
     answer
 }
 
@@ -149,19 +174,31 @@ mod tests {
             (422, r#"{"title":"no"}"#.to_owned(), false),
             (503, String::new(), false),
         ] {
-            let answer = Answer { body: body.clone().into(), ..Answer::of(status, "") };
-            assert_eq!(read(answer, &json!(7)).is_astray, is_astray, "{status} {body}");
+            let mut answer = answered(status, &body);
+            assert_eq!(read(answer.clone(), &json!(7)).is_astray, is_astray, "{status} {body}");
+            // No client reads another type.
+            answer.headers.clear();
+            assert_eq!(read(answer, &json!(7)).is_astray, status == 200, "{status} {body}");
         }
+    }
+
+    fn answered(status: u16, body: &str) -> Answer {
+        let mut answer = Answer { body: body.to_owned().into(), ..Answer::of(status, "") };
+        answer.headers.insert("content-type", http::HeaderValue::from_static("application/json; charset=utf-8"));
+        answer
     }
 
     #[test]
     fn what_is_left_of_an_answer_is_the_same_under_each_id_and_an_error_of_the_tool_is_no_success() {
-        let of = |body: &'static str, id: Value| read(Answer::of(200, body), &id);
+        let of = |body: &str, id: Value| read(answered(200, body), &id);
         let [one, other] =
             [of(r#"{"id":1,"result":{"a":1}}"#, json!(1)), of(r#"{"result":{"a":1},"id":"x"}"#, json!("x"))];
         assert!(one.is_same(&other) && one.is_success());
         let declined = of(r#"{"id":1,"result":{"isError":true}}"#, json!(1));
         assert!(!declined.is_success() && declined.is_client_error());
+        // Without a judge that knows it, an error is no success either.
+        let failed = of(r#"{"id":1,"error":{}}"#, json!(1));
+        assert!(!failed.is_success() && failed.is_server_error());
     }
 
     #[test]
@@ -171,7 +208,7 @@ mod tests {
         let (body, target) = (r#"{"amount":5}"#.to_owned(), "/mcp".to_owned());
         let request = Message { method: Method::POST, target, headers, body, id: None }.with("idempotency-key", "k");
         for place in [KEY_PLACE, "/params/idempotencyKey", "/params/arguments/a~1b", "/params/arguments/meta/key"] {
-            let tool = Tool { name: "pay".to_owned(), key_place: place.to_owned() };
+            let tool = Tool { name: "pay".to_owned(), key_place: Some(place.to_owned()) };
             let call = session.call(&tool, "Idempotency-Key", &request, json!("x"));
             let body: Value = serde_json::from_str(&call.body).unwrap();
             assert_eq!(body.pointer(place), Some(&json!("k")), "{place} {body}");
@@ -182,6 +219,39 @@ mod tests {
                 ["Authorization", "content-type", "accept", "mcp-protocol-version", "mcp-session-id"],
                 "{place}"
             );
+        }
+    }
+
+    #[test]
+    fn a_count_is_what_a_tool_says_in_structure_or_as_text() {
+        for (result, expected) in [
+            (r#"{"content":[{"type":"text","text":"[1,2]"}]}"#, "[1,2]"),
+            (r#"{"content":[{"type":"text","text":"1"}],"structuredContent":{"result":[1,2]}}"#, r#"{"result":[1,2]}"#),
+            (r#"{"content":[{"type":"text","text":"[1]"}],"structuredContent":{"result":"[1]"}}"#, "[1]"),
+        ] {
+            let answer = Answer { body: format!(r#"{{"result":{result}}}"#).into(), ..Answer::of(200, "") };
+            assert_eq!(said(answer).body, expected, "{result}");
+        }
+        assert_eq!(said(Answer::of(200, r#"{"error":{}}"#)).body, r#"{"error":{}}"#);
+    }
+
+    #[test]
+    fn a_revision_is_agreed_on_or_is_the_later_one_or_there_is_none() {
+        let agreed = r#"{"result":{"protocolVersion":"2025-11-25"}}"#;
+        let error = r#"{"error":{"code":-32601,"message":"no"}}"#;
+        for (status, body, revision) in [
+            (200, agreed, Some("2025-11-25")),
+            (200, error, Some(STATELESS)),
+            (400, "", Some(STATELESS)),
+            (404, error, Some(STATELESS)),
+            (405, "", Some(STATELESS)),
+            (401, "", None),
+            (429, "", None),
+            (503, agreed, None),
+            (200, "", None),
+        ] {
+            let session = Session::of(&Answer::of(status, body));
+            assert_eq!(session.as_ref().map(|session| session.revision.as_str()), revision, "{status} {body}");
         }
     }
 }

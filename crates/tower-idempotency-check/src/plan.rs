@@ -9,7 +9,8 @@ use tower_idempotency_meaning::BodyJudge;
 use crate::dialect::Dialect;
 use crate::http::address::{Address, AddressError};
 use crate::http::message::Message;
-use crate::mcp::{KEY_PLACE, Tool};
+use crate::mcp::Tool;
+use tool::tool;
 
 /// What is examined: a server, its endpoints, and limits. Read it from TOML with [`Plan::from_toml`].
 #[derive(Debug, Clone)]
@@ -290,47 +291,6 @@ impl Endpoint {
     }
 }
 
-/// Reads which tool is called, and checks that the bodies are arguments.
-fn tool(settings: &Settings, is_called: bool) -> Result<Option<Tool>, PlanError> {
-    let Settings { tool, key_from, data, other_data, declined, server_error, rate_limited, slow, .. } = settings;
-    if !is_called {
-        for (field, value) in [("tool", tool), ("key_from", key_from)] {
-            let value =
-                value.as_deref().map(|value| read(field, value, "a field of this profile: add `mcp`", |_| None));
-            value.unwrap_or(Ok(()))?;
-        }
-        return Ok(None);
-    }
-    let name = tool.clone().unwrap_or_default();
-    let name = read("tool", &name, "the name of a tool, which the profile mcp needs", |name| {
-        Some(name.to_owned()).filter(|name| !name.is_empty())
-    })?;
-    let is_object = |text: &str| serde_json::from_str(text).ok().filter(serde_json::Value::is_object).map(drop);
-    let bodies = [
-        ("data", data),
-        ("other_data", other_data),
-        ("declined", declined),
-        ("server_error", server_error),
-        ("rate_limited", rate_limited),
-        ("slow", slow),
-    ];
-    for (field, body) in bodies {
-        let body = body.as_deref().map(|body| read(field, body, "a JSON object, the arguments of the tool", is_object));
-        body.unwrap_or(Ok(()))?;
-    }
-    let place = key_from.as_deref().map_or(Ok(KEY_PLACE.to_owned()), |text| {
-        let form = "a place in a call, as in \"json:/params/arguments/idempotency_key\"";
-        read("key_from", text, form, |text| text.strip_prefix("json:").filter(|at| is_place(at)).map(str::to_owned))
-    });
-    Ok(Some(Tool { name, key_place: place? }))
-}
-
-/// Whether a key can be put at this place of a call.
-fn is_place(pointer: &str) -> bool {
-    let inner = ["_meta", "arguments"].iter().find_map(|name| pointer.strip_prefix(&format!("/params/{name}/")));
-    inner.or(pointer.strip_prefix("/params/")).is_some_and(|rest| !matches!(rest, "" | "name" | "arguments" | "_meta"))
-}
-
 /// The media type of a body, by its first character.
 fn content_type(body: &str) -> &'static str {
     if body.trim_start().starts_with(['{', '[']) { "application/json" } else { "application/x-www-form-urlencoded" }
@@ -383,3 +343,4 @@ fn asked(field: &'static str, text: &str) -> Result<(Method, String), PlanError>
 
 #[cfg(test)]
 mod tests;
+mod tool;

@@ -333,7 +333,8 @@ impl<'a> Probe<'a> {
     pub(crate) async fn ledger(&self) -> Result<Option<Ledger>, Stop> {
         let (tool, message) = match &self.endpoint.count {
             None => return Ok(None),
-            Some(Count::Tool(tool)) => (Some(tool), self.plain().with_body("{}")),
+            // The server may require a key of each tool.
+            Some(Count::Tool(tool)) => (Some(tool), self.keyed(&self.new_key()).with_body("{}")),
             Some(Count::Request(method, target)) => (None, self.bare(method, target)),
         };
         let began = self.began.elapsed();

@@ -11,12 +11,12 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use tokio::time::timeout;
-use tower_idempotency::engine::Completable;
+use tower_idempotency::engine::{Completable, IntoOutcome};
 use tower_idempotency::internals::{Commitment, End, PendingCommit, Records as _, once_a_minute};
 use tower_idempotency::store::CommitError;
 
 use crate::protocol::transaction::PendingTransaction;
-use crate::run_record::{RecordInTransaction, RunRecord};
+use crate::run_record::{RecordByStatement, RecordInTransaction, RunRecord};
 use crate::store::SharedStore;
 
 /// The time that a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
@@ -82,6 +82,15 @@ impl<B: RecordInTransaction> SharedStore<B> {
         run: &R,
         outcome: R::Outcome,
     ) -> Result<(RunRecord, R::Committed), CommitError<B::Error>> {
+        self.bound_record(run, outcome)
+    }
+
+    /// The same, for a transaction whose error is another client's.
+    fn bound_record<R: Completable, E>(
+        &self,
+        run: &R,
+        outcome: R::Outcome,
+    ) -> Result<(RunRecord, R::Committed), CommitError<E>> {
         let (outcome, committed) = run.encoder()(outcome)?;
         let commitment = run.run().commitment().ok_or(CommitError::FailOpen)?;
         // Each opened store has its own slots, so this tells whether the run was claimed in another store.
@@ -106,6 +115,47 @@ impl<B: RecordInTransaction> SharedStore<B> {
             None => return Err(CommitError::Over),
         }
         Ok((record, committed))
+    }
+}
+
+impl<B: RecordByStatement> SharedStore<B> {
+    /// Writes the record of a run's outcome in a transaction of any client: the end of a handler, in one call. `outcome`
+    /// is the handler's answer, such as `Json(order)`, or a consumer's outcome. `execute` is given a statement and its
+    /// one parameter, a byte string, and runs it in the transaction, which the application commits afterwards. Else as
+    /// [`complete_in`](Self::complete_in).
+    ///
+    /// With sqlx:
+    ///
+    /// ```text
+    /// let order = sqlx::query_as("INSERT … RETURNING …").fetch_one(&mut *transaction).await?;
+    /// let end = |sql, record| sqlx::query(sql).bind(record).execute(&mut *transaction);
+    /// let committed = store.complete_with(&context, Json(order), end).await?;
+    /// transaction.commit().await?;
+    /// Ok(committed)
+    /// ```
+    ///
+    /// # Errors
+    /// [`CommitError`]. An error of the client's is [`CommitError::Aborted`], also the one with the SQLSTATE of a
+    /// transaction that comes too late. The whole transaction has to be rolled back.
+    ///
+    /// # Cancel safety
+    /// The transaction decides from when the answer's body was read. If the future is dropped, the record may be
+    /// written. It takes effect only if the transaction is committed.
+    pub async fn complete_with<R, F, T, E>(
+        &self,
+        run: &R,
+        outcome: impl IntoOutcome<R>,
+        execute: impl FnOnce(&'static str, Vec<u8>) -> F + Send,
+    ) -> Result<R::Committed, CommitError<E>>
+    where
+        R: Completable + Sync,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        let outcome = outcome.into_outcome(run).await?;
+        let (record, committed) = self.bound_record(run, outcome)?;
+        let (sql, record) = self.backend().statement(&record)?;
+        execute(sql, record).await.map_err(CommitError::Aborted)?;
+        Ok(committed)
     }
 }
 

@@ -47,7 +47,7 @@ pub use config::SharedConfig;
 pub use futures_util::stream::BoxStream;
 #[doc(hidden)]
 pub use protocol::transaction::PendingTransaction;
-pub use run_record::{RecordInTransaction, RunRecord};
+pub use run_record::{RecordByStatement, RecordInTransaction, RunRecord};
 pub use store::SharedStore;
 
 /// Returns a token of random bytes from the operating system.

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::future::Future;
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::CommitError;
+use tower_idempotency::store::{CommitError, TransactionError};
 use tower_idempotency::{Fence, RecordId};
 
 use super::apply::Moment;
@@ -59,6 +59,15 @@ pub trait RecordInTransaction: Backend {
     fn committed(&self, id: RecordId) {
         let _ = id;
     }
+}
+
+/// A database whose transactions write the record of a run by one statement, with any client.
+pub trait RecordByStatement: RecordInTransaction {
+    /// Returns the statement that writes `record`, and its one parameter, a byte string.
+    ///
+    /// # Errors
+    /// [`TransactionError::TooLarge`]. The transaction has to be rolled back.
+    fn statement(&self, record: &RunRecord) -> Result<(&'static str, Vec<u8>), TransactionError>;
 }
 
 /// The record of a run, for a transaction of the application. A run gives it out with

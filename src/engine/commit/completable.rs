@@ -26,6 +26,14 @@ pub trait Completable: Sealed + 'static {
     fn encoder(&self) -> Encoder<Self::Outcome, Self::Committed>;
 }
 
+/// What a run can be completed with: a consumer with its outcome, and a handler with any answer of axum's, such as
+/// `(StatusCode::CREATED, Json(order))`. Without axum, that is a `Response<Bytes>`.
+pub trait IntoOutcome<R: Completable>: Send {
+    /// Returns what the transaction records. The body of an answer is read, up to `max_response_body`.
+    #[doc(hidden)]
+    fn into_outcome(self, run: &R) -> impl Future<Output = Result<R::Outcome, TransactionError>> + Send;
+}
+
 /// Encodes an outcome for its record, or refuses it.
 #[doc(hidden)]
 pub type Encoder<Outcome, Committed> = Box<dyn Fn(Outcome) -> Result<(Bytes, Committed), TransactionError> + Send>;
@@ -45,5 +53,11 @@ impl<T: Serialize + Send + 'static> Completable for OnceContext<T> {
             Ok(json) => Ok((json, outcome)),
             Err(error) => Err(TransactionError::Unwritable(error.to_string())),
         })
+    }
+}
+
+impl<T: Serialize + Send + 'static> IntoOutcome<OnceContext<T>> for T {
+    async fn into_outcome(self, _: &OnceContext<T>) -> Result<T, TransactionError> {
+        Ok(self)
     }
 }

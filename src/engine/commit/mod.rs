@@ -14,4 +14,4 @@ mod in_fjall;
 #[cfg(feature = "sled")]
 mod in_sled;
 
-pub use completable::{Completable, Encoder};
+pub use completable::{Completable, Encoder, IntoOutcome};

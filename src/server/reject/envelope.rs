@@ -60,7 +60,9 @@ pub(crate) fn json_rpc(rejection: &Rejection) -> Response<Bytes> {
     if let Some(seconds) = rejection.retry_after_seconds() {
         data["retry_after"] = seconds.into();
     }
-    let error = json!({ "code": code, "message": rejection.detail, "data": data });
+    // Some clients show the message alone to their caller.
+    let record = data["record_id"].as_str().map(|id| format!(" (record {id})")).unwrap_or_default();
+    let error = json!({ "code": code, "message": format!("{}{record}", rejection.detail), "data": data });
     let mut response = rejection.render();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *response.body_mut() = json!({ "jsonrpc": "2.0", "id": null, "error": error }).to_string().into();

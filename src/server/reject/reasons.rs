@@ -27,8 +27,11 @@ pub(crate) fn key_missing(name: &HeaderName, form: KeyForm, place: Option<&dyn D
         KeyForm::Any => "a value unique to this operation, such as a UUID",
         KeyForm::UuidV7 => "a new UUID of version 7",
     };
-    let place = place.map(|place| format!(", or a key in the body ({place:?})")).unwrap_or_default();
-    Rejection::new(RejectionKind::KeyMissing, format!("Send an {name} header with {value}{place}."))
+    let detail = match place {
+        Some(place) => format!("Send a key in the body ({place:?}) or in an {name} header: {value}."),
+        None => format!("Send an {name} header with {value}."),
+    };
+    Rejection::new(RejectionKind::KeyMissing, detail)
 }
 
 /// Rejects a key that `header::read_key` does not take. The error names the header and what is wrong.

@@ -8,10 +8,6 @@ use crate::probe::{Probe, SETTLE_TIMEOUT, Stop};
 
 /// Notes where a retry's answer is not the first one.
 pub(super) fn compare(probe: &Probe<'_>, first: &Answer, again: &Answer) {
-    if first.is_astray || again.is_astray {
-        let what = "an answer has not the `id` of its call: the client waits on for its own".to_owned();
-        probe.differs(Severity::Wrong, Rule::Id, "id", what);
-    }
     if again.status != first.status {
         let what = format!("a retry gets {}, and the first request got {}", again.summary(), first.summary());
         probe.differs(Severity::Wrong, Rule::Retry, "status", what);

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::dialect::Rule;
+use crate::finding::Severity;
 use crate::probe::{Probe, Stop};
 
 use super::answers::compare;
@@ -13,6 +14,8 @@ pub(super) async fn other_id(probe: &Probe<'_>) -> Result<(), Stop> {
     let first = probe.succeeds("a call under the id 7", &probe.keyed(&key).under(7)).await?;
     let mut answers = vec![first.clone()];
     for id in [json!(7), json!(0), json!("a-1")] {
+        // Within a session, no `id` comes twice.
+        probe.forget_sessions();
         let again = probe.settled(&format!("the same under the id {id}"), &probe.keyed(&key).under(id)).await?;
         compare(probe, &first, &again);
         answers.push(again);
@@ -31,6 +34,11 @@ pub(super) async fn other_session(probe: &Probe<'_>) -> Result<(), Stop> {
     }
     let again = probe.settled("the same in another session", &probe.keyed(&key)).await?;
     compare(probe, &first, &again);
+    let session = first.header("mcp-session-id");
+    if session.is_some() && session == again.header("mcp-session-id") {
+        let what = "a retry in another session gets the session of the first call, and some clients go on in that";
+        probe.found(Severity::Wrong, Rule::Scope, what);
+    }
     let effects = probe.effects(&before, [&first, &again]).await?;
     probe.once(effects, Rule::Retry, format!("a call and its retry in another session have {effects} effects"));
     Ok(())

@@ -58,7 +58,7 @@ pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
     let (first, (retries, sent)) = (first?, retries?);
     ran_on(took, sent)?;
     let mut statuses = BTreeSet::new();
-    for retry in retries.iter().filter(|retry| statuses.insert(retry.status)) {
+    for retry in retries.iter().filter(|retry| statuses.insert((retry.status, retry.is_success(), retry.says_wait()))) {
         judge(probe, &first, retry);
     }
     let effects = probe.effects(&before, retries.iter().chain([&first])).await?;

@@ -233,6 +233,8 @@ pub(super) fn wrong_in_flight(dialect: &Dialect, refused: &Answer) -> Option<Str
     let is_number = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty();
     let how = match (code, after) {
         _ if refused.status.as_u16() != dialect.in_flight => format!(", and not with {}", dialect.in_flight),
+        // Its status does not say so.
+        _ if dialect.is_of_tools() && !refused.says_wait() => " without saying \"wait\"".to_owned(),
         (Some(code), _) => format!(" without the code {code}"),
         (None, Some(after)) if !is_number(after) && httpdate::parse_http_date(after).is_err() => {
             return Some(format!("Retry-After is neither seconds nor a date: {after:?}"));

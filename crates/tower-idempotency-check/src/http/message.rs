@@ -171,10 +171,14 @@ impl Answer {
             return retry != "retry=?0";
         }
         // Some servers say themselves that waiting is of no use.
-        let json = self.json();
-        let members = json.as_ref().and_then(|body| body.pointer("/error/data").or(json.as_ref()));
+        let json = self.json().unwrap_or_default();
+        // An error of JSON-RPC may be behind a 200.
+        let of_call = json.pointer("/error/data/retry_with_same_key");
+        if of_call.is_some_and(|says| *says == true) {
+            return true;
+        }
         let is_final = self.header("stripe-should-retry") == Some("false")
-            || members.is_some_and(|members| members["retry_with_same_key"] == false);
+            || of_call.or(json.get("retry_with_same_key")).is_some_and(|says| *says == false);
         (self.is_limited() || matches!(self.status.as_u16(), 409 | 423 | 425 | 503)) && !is_final
     }
 
@@ -230,6 +234,8 @@ mod tests {
                 (Some((&effect, "pending;retry")), r#"{"retry_with_same_key": false}"#, true),
                 (Some((&effect, "unknown;retry=?0")), "{}", false),
                 (Some((&effect, "none")), "{}", by_status),
+                (None, r#"{"error": {"data": {"retry_with_same_key": true}}}"#, true),
+                (None, r#"{"error": {"data": {"retry_with_same_key": false}}}"#, false),
             ] {
                 let mut answer = answer(body);
                 answer.status = StatusCode::from_u16(status).unwrap();

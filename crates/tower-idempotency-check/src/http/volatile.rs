@@ -33,8 +33,11 @@ pub(crate) const VOLATILE: &[(&str, &[&str])] = &[
     ),
     ("they count requests", &["ratelimit", "ratelimit-*", "x-ratelimit-*", "x-rate-limit-*"]),
     (
-        "they are for the client that asked first: `replayed-headers` and `other-account` look at cookies",
-        &["set-cookie", "set-cookie2", "clear-site-data", "www-authenticate", "authentication-info", "x-csrf-token"],
+        "they are for the client that asked first: `replayed-headers`, `other-account` and `other-session` look at them",
+        &[
+            "set-cookie", "set-cookie2", "clear-site-data", "www-authenticate", "authentication-info", "x-csrf-token",
+            "mcp-session-id",
+        ],
     ),
     ("they answer the `Origin` of one request", &["access-control-*"]),
     (

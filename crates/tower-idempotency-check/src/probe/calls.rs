@@ -4,6 +4,8 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::{Probe, Stop};
+use crate::dialect::Rule;
+use crate::finding::Severity;
 use crate::http::connection::Connection;
 use crate::http::failure::Failure;
 use crate::http::message::{Answer, Message};
@@ -62,10 +64,17 @@ impl Probe<'_> {
         if let Some((_, session)) = self.shared(|shared| held(shared)) {
             return Ok(session);
         }
-        let (asked, began) = (Session::asked(&plain), self.began.elapsed());
-        let answer = self.send_once(&asked).await?;
-        self.note(began, "a session is asked for", &asked, answer.as_ref().map(Answer::summary));
-        let session = Session::of(&answer?);
+        let began = self.began.elapsed();
+        let session = match Session::asked(&plain) {
+            Err(session) => session,
+            Ok(asked) => {
+                let answer = self.send_once(&asked).await?;
+                self.note(began, "a session is asked for", &asked, answer.as_ref().map(Answer::summary));
+                let answer = answer?;
+                let refused = || Stop::Other(format!("the server opens no session: {}", answer.summary()));
+                Session::of(&answer).ok_or_else(refused)?
+            }
+        };
         if let Some(opened) = session.opened(&plain) {
             let answer = self.send_once(&opened).await?;
             self.note(began, "the session is opened", &opened, answer.as_ref().map(Answer::summary));
@@ -85,9 +94,12 @@ impl Probe<'_> {
             Some(judge) => answer.judged(judge),
             None => answer,
         };
-        match &sent.id {
-            Some(id) => mcp::read(answer, id),
-            None => answer,
+        let Some(id) = &sent.id else { return answer };
+        let answer = mcp::read(answer, id);
+        if answer.is_astray {
+            let what = "an answer is none to its call, by its `id` or its form: the client waits on for its own";
+            self.differs(Severity::Wrong, Rule::Id, "id", what.to_owned());
         }
+        answer
     }
 }

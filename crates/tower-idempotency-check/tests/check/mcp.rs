@@ -66,6 +66,7 @@ async fn a_server_with_a_fault_is_found_by_the_check_that_is_meant_for_it() {
     let faults = [
         (Fault::IgnoresKeys, "same-key-again", Severity::Dangerous),
         (Fault::FirstId, "same-key-again", Severity::Wrong),
+        (Fault::FirstId, "at-once", Severity::Wrong),
         (Fault::ComparesId, "other-id", Severity::Wrong),
         (Fault::AnyArguments, "other-body", Severity::Dangerous),
         (Fault::Race, "at-once", Severity::Dangerous),
@@ -90,12 +91,13 @@ async fn a_server_with_a_fault_is_found_by_the_check_that_is_meant_for_it() {
 // The server knows no keys, and stops a tool whose client has gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn our_layer_keeps_every_check_of_a_tool() {
-    let places = ["", "key_from = \"json:/params/arguments/idempotency_key\""];
+    let places = ["", "key_from = \"json:/params/arguments/idempotency_key\"", "key_header = \"Idempotency-Key\""];
+    let more = "other_account = \"Authorization: Bearer bob\"\nslow = '{\"amount\":5,\"kind\":\"slow\"}'";
     let cases = SHAPES.iter().flat_map(|shape| places.iter().map(move |place| (*shape, *place)));
     let checks = cases.map(async |(shape, place)| {
-        let layer = IdempotencyLayer::new(MemoryStore::new()).profile(Profile::mcp());
+        let layer = IdempotencyLayer::new(MemoryStore::new()).profile(Profile::mcp()).require_key(true);
         let app = routes(Fault::StopsWhenCut.without_keys(), shape).layer(layer);
-        let report = check(app, &format!("{COUNT}\n{place}")).await;
+        let report = check(app, &format!("{COUNT}\n{place}\n{more}")).await;
         assert_eq!(report.exit_code(), 0, "{shape:?} {place} {}", report.to_text());
     });
     futures_util::future::join_all(checks).await;
@@ -117,6 +119,16 @@ fn a_plan_for_a_tool_names_it_and_its_arguments() {
         (format!("{mcp}\nkey_from = \"header:Key\""), "is not a place in a call"),
         (format!("{mcp}\nkey_from = \"json:/params/arguments\""), "is not a place in a call"),
         (format!("{mcp}\nkey_from = \"json:/id\""), "is not a place in a call"),
+        (format!("{mcp}\nkey_from = \"json:/params/name/x\""), "is not a place in a call"),
+        (format!("{mcp}\nkey_from = \"json:/params/_meta/progressToken\""), "is not a place in a call"),
+        (
+            format!("{mcp}\nkey_from = \"json:/params/arguments/to/key\"\nslow = '{{\"to\":[]}}'"),
+            "is not a body that has an object where `key_from` says",
+        ),
+        (
+            format!("{mcp}\nkey_from = \"json:/params/key\"\nkey_header = \"key\""),
+            "is not free to be given with `key_from`",
+        ),
         (format!("{mcp}\ncount = \"tool \""), "is not a method and a path"),
         ("count = \"tool payments\"".to_owned(), "is not a method and a path"),
         (mcp.to_owned(), ""),

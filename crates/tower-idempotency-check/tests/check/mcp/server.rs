@@ -193,7 +193,8 @@ impl Shop {
             payments.push(payment.clone());
             payment
         };
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let takes = if params["arguments"]["kind"] == "slow" { 1_500 } else { 20 };
+        tokio::time::sleep(Duration::from_millis(takes)).await;
         json!({"content": [{"type": "text", "text": payment}]})
     }
 }
