@@ -1,7 +1,5 @@
 //! The statements that are sent to the database: for each of the calls of `backend.rs` one, made once for a schema.
 
-use std::sync::Arc;
-
 use tokio_postgres::types::{Kind, ToSql, Type};
 use tokio_postgres::{Client, Error, Row, Statement};
 
@@ -52,7 +50,7 @@ pub(super) struct Queries {
     pub(super) counted: Query,
     pub(super) notify: Query,
     /// For the application's own client, which needs no types.
-    pub(super) record: Arc<str>,
+    pub(super) record: &'static str,
 }
 
 /// The time, and the earlier of it and of the parameter of this number, by which rows are judged.
@@ -375,7 +373,7 @@ impl Queries {
                 "SELECT pg_notify(channel, payload) FROM unnest($1, $2) AS w(channel, payload)",
                 &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
             ),
-            record: schema.sql("SELECT idempotency.record_run_1($1)").into(),
+            record: schema.record(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The record of a run, for a transaction of the application.
 
 use std::fmt;
-use std::sync::Arc;
 
 use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
@@ -23,7 +22,7 @@ use tower_idempotency_shared::{RecordInTransaction, RunRecord};
 #[derive(Clone)]
 #[must_use = "the transaction has to run it"]
 pub struct TransactionRecord {
-    sql: Arc<str>,
+    sql: &'static str,
     bytes: Vec<u8>,
 }
 
@@ -45,10 +44,10 @@ impl TransactionRecord {
     /// error and commits all the same makes one effect with each attempt.
     pub const NESTED: &'static str = "TI002";
 
-    /// Returns the query. It is the same for every run of a store.
+    /// Returns the query. It is the same for every run of every store in a schema.
     #[must_use]
-    pub fn sql(&self) -> &str {
-        &self.sql
+    pub fn sql(&self) -> &'static str {
+        self.sql
     }
 
     /// Returns the query's parameter, of type `bytea`.
@@ -103,7 +102,7 @@ impl PostgresBackend {
         bytes.extend_from_slice(&u32::try_from(namespace.len()).unwrap_or(u32::MAX).to_be_bytes());
         bytes.extend_from_slice(namespace);
         bytes.extend_from_slice(state);
-        Ok(TransactionRecord { sql: Arc::clone(&self.pool.connector.queries.record), bytes })
+        Ok(TransactionRecord { sql: self.pool.connector.queries.record, bytes })
     }
 }
 

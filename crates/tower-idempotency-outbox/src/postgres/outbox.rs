@@ -147,8 +147,8 @@ impl PostgresOutbox {
     /// sqlx::query(outbox.put_sql()).bind(outbox.put_parameter(&call)).execute(&mut *transaction).await?;
     /// ```
     #[must_use]
-    pub fn put_sql(&self) -> &str {
-        &self.statements.put
+    pub fn put_sql(&self) -> &'static str {
+        self.statements.put
     }
 
     /// The call, as [`put_sql`](Self::put_sql) takes it.

@@ -1,5 +1,8 @@
 //! What is sent to the database, for the schema of an outbox: the statements of each step of a call, made once.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use crate::OutboxError;
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -27,7 +30,8 @@ const CONTENT: &str = "call.request::text AS request, call.answer::text AS answe
 /// The statements of an outbox.
 #[derive(Debug)]
 pub(super) struct Statements {
-    pub(super) put: String,
+    /// For the application's own client.
+    pub(super) put: &'static str,
     pub(super) find: String,
     pub(super) list: String,
     pub(super) open_calls: String,
@@ -155,7 +159,7 @@ impl Statements {
         // It ends by a time that no clock is past, if it is not known which one is right.
         let late = format!("(CASE WHEN $12 THEN {MIDDLE} ELSE greatest(statement_timestamp(), $1) END)");
         Ok(Self {
-            put: format!("SELECT {schema}.put($1)"),
+            put: leaked(format!("SELECT {schema}.put($1)")),
             find: format!("SELECT {LISTED}, {CONTENT} FROM {call} AS call WHERE key = $1 OR position = $2"),
             list: format!(
                 "SELECT {LISTED} FROM {call} AS call WHERE state = $1 AND position > $2 ORDER BY position LIMIT $3"
@@ -200,6 +204,19 @@ impl Statements {
     }
 }
 
+/// Returns the text for as long as the process lives, because some clients take no other: each is leaked once, however
+/// many outboxes are opened.
+fn leaked(sql: String) -> &'static str {
+    static LEAKED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    let mut leaked = LEAKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = leaked.get(&*sql) {
+        return known;
+    }
+    let sql: &'static str = sql.leak();
+    leaked.insert(sql);
+    sql
+}
+
 /// The schema's name is one that people need not quote, but for some words.
 fn check(schema: &str) -> Result<(), OutboxError> {
     let letters = schema.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
@@ -229,5 +246,15 @@ mod tests {
         }
         let statements = Statements::new("payments_2").unwrap();
         assert!(!statements.make.contains("outbox."));
+    }
+
+    // Seeded fault: each outbox leaked a text of its own.
+    #[test]
+    fn a_thousand_outboxes_in_a_schema_have_one_text_of_the_statement_that_puts_a_call_in() {
+        let put = |schema| Statements::new(schema).unwrap().put;
+        let first = put("payments_3");
+        assert_eq!(first, "SELECT \"payments_3\".put($1)");
+        assert!((0..1_000).all(|_| std::ptr::eq(put("payments_3"), first)));
+        assert_ne!(put("payments_4"), first);
     }
 }
