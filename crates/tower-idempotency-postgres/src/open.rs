@@ -65,8 +65,8 @@ impl PostgresBackendBuilder {
     /// locked.
     ///
     /// The role needs the right to make tables. Where these are there, and only the view `operation` for people is
-    /// missing, which no store needs, a role without that right succeeds too. The same SQL is in the crate's
-    /// `src/schema.sql` and `src/view.sql`.
+    /// missing, which no store needs, a role without that right succeeds too. [`migrations`](Self::migrations) has
+    /// the same as text.
     ///
     /// # Errors
     /// As of [`open`](Self::open). Nothing was changed then.
@@ -77,6 +77,22 @@ impl PostgresBackendBuilder {
         let (connector, deadline) = (Connector::new(self), Instant::now() + self.open_within);
         let connection = self.tried(&connector, deadline, || connector.connect(Use::Migration, None)).await?;
         self.schema.migrate(&connection.client).await.map_err(|error| PostgresError::Refused { reason: words(&error) })
+    }
+
+    /// Returns the SQL that [`migrate`](Self::migrate) runs, for a team that applies it by itself: one text for each
+    /// version of the schema, from 1 on. The first one also gives `role` the rights that a service needs. Nothing is
+    /// sent to the database.
+    ///
+    /// Each text is plain SQL without parameters, for one transaction. It may run again, and leaves the transaction's
+    /// search path as it was. `migrate` finds nothing to do after the last one.
+    #[must_use]
+    pub fn migrations(&self, role: Option<&str>) -> Vec<(i32, String)> {
+        let mut migrations = self.schema.migrations();
+        // What a store needs is in the first version.
+        if let (Some(role), Some((_, first))) = (role, migrations.first_mut()) {
+            first.push_str(&rights::grants(&self.schema, role));
+        }
+        migrations
     }
 
     /// Tries something until `deadline`, unless it is refused for good.

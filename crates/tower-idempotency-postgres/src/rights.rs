@@ -52,6 +52,17 @@ const TRIED: [(&str, &str); 4] = [
     ("DELETE", "DELETE FROM idempotency.record WHERE namespace = $1 AND id = $2 AND token = $3 RETURNING token"),
 ];
 
+/// Gives a role the rights of a service, those of `complete_in` included.
+pub(super) fn grants(schema: &Schema, role: &str) -> String {
+    let role = quoted(role);
+    format!(
+        "GRANT USAGE ON SCHEMA {schema} TO {role};\n\
+         GRANT SELECT ON {schema}.version TO {role};\n\
+         GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.record TO {role};\n\
+         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role};\n"
+    )
+}
+
 /// An error that names the rights that the role lacks, and how it gets them.
 pub(super) async fn check(client: &Client, schema: &Schema) -> Result<(), NotConnected> {
     let rows = client.query_typed(MISSING, &[(&schema.to_string(), Type::TEXT)]).await?;

@@ -18,6 +18,12 @@ const LATEST: i32 = 2;
 /// The statements that make version 1, and those that make version 2 of it: what people look at.
 const SQL: &str = include_str!("schema.sql");
 const VIEW: &str = include_str!("view.sql");
+/// What is before and after a version that another program runs. In the same transaction that program may keep a note of
+/// it, by the search path that it has.
+const BEGIN: &str = "DO $do$ BEGIN PERFORM pg_catalog.set_config(
+  'tower_idempotency.search_path', pg_catalog.current_setting('search_path'), true); END $do$;";
+const END: &str = "DO $do$ BEGIN PERFORM pg_catalog.set_config(
+  'search_path', pg_catalog.current_setting('tower_idempotency.search_path'), true); END $do$;";
 /// The schema's name in that.
 const DEFAULT: &str = "idempotency";
 /// Processes that migrate wait for each other by this lock. The number was drawn at random.
@@ -72,6 +78,18 @@ impl Schema {
         let sql: &'static str = sql.leak();
         leaked.insert(sql);
         sql
+    }
+
+    /// Returns each version as text that may run again, without the head of its file, which is for those who have the file.
+    pub(super) fn migrations(&self) -> Vec<(i32, String)> {
+        let migration = |(sql, version): (&str, _)| {
+            let sql = self.sql(sql.split_once("\n\n").map_or(sql, |(_, sql)| sql));
+            let head = format!("-- Version {version} of the schema {self} of tower-idempotency, for one transaction.");
+            // `IF NOT EXISTS` would ask for the right to make schemas where there is one already.
+            let make = format!("IF pg_catalog.to_regnamespace('{self}') IS NULL THEN CREATE SCHEMA {self}; END IF;");
+            (version, format!("{head}\n{BEGIN}\nDO $do$ BEGIN {make} END $do$;\n\n{sql}\n{END}\n"))
+        };
+        [SQL, VIEW].into_iter().zip(1..).map(migration).collect()
     }
 
     /// The version that is there.
@@ -164,6 +182,7 @@ mod tests {
         assert!(!sql.contains("idempotency."));
         assert!(sql.contains("CREATE TABLE IF NOT EXISTS other.record"));
         assert!(sql.contains("VIEW other.operation"));
+        assert_eq!(other.migrations().last().map(|(version, _)| *version), Some(LATEST));
     }
 
     // Seeded fault: `'\x00'::bytea`, which ended `migrate` for a role with `standard_conforming_strings` off.

@@ -12,7 +12,7 @@ use super::wire::write::Parameters;
 use tower_idempotency::RecordId;
 use tower_idempotency::store::{CommitError, TransactionError};
 use tower_idempotency_shared::for_backends::LARGEST;
-use tower_idempotency_shared::{RecordInTransaction, RunRecord};
+use tower_idempotency_shared::{RecordByStatement, RecordInTransaction, RunRecord};
 
 /// The query that writes the record of a run, for a transaction of any client: see [`PostgresBackend::query`].
 ///
@@ -127,5 +127,11 @@ impl RecordInTransaction for PostgresBackend {
 
     fn committed(&self, id: RecordId) {
         self.notifier.notify(id);
+    }
+}
+
+impl RecordByStatement for PostgresBackend {
+    fn statement(&self, record: &RunRecord) -> Result<(&'static str, Vec<u8>), TransactionError> {
+        self.query(record).map(|TransactionRecord { sql, bytes }| (sql, bytes))
     }
 }

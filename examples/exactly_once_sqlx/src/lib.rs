@@ -7,9 +7,8 @@ use std::error::Error;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{Response, StatusCode};
+use axum::http::StatusCode;
 use axum::routing::post;
-use bytes::Bytes;
 use sqlx::PgPool;
 use tower_idempotency::server::Committed;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
@@ -51,11 +50,9 @@ impl Bank {
         let mut transaction = self.pool.begin().await?;
         let paid = sqlx::query_scalar("INSERT INTO payment (coins) VALUES (1) RETURNING id");
         let id: i64 = paid.fetch_one(&mut *transaction).await?;
-        let answer = Response::new(Bytes::from(format!("payment {id}")));
-        // sqlx has connections of its own: the record is a query that it runs.
-        let (record, committed) = self.store.record_for(context, answer)?;
-        let record = self.store.backend().query(&record)?;
-        sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *transaction).await?;
+        // sqlx has connections of its own: the record is a statement that it runs.
+        let end = |sql, record| sqlx::query(sql).bind::<Vec<u8>>(record).execute(&mut *transaction);
+        let committed = self.store.complete_with(context, format!("payment {id}"), end).await?;
         transaction.commit().await?;
         Ok(committed)
     }

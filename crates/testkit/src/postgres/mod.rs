@@ -1,5 +1,6 @@
 //! PostgreSQL servers of one's own.
 
+mod dump;
 mod fake_clock;
 mod programs;
 mod server;

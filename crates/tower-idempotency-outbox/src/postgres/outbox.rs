@@ -15,7 +15,7 @@ use tower_idempotency_client::Key;
 use super::clock::{Clock, Now};
 use super::connection::{Connection, STATEMENT_TIMEOUT, begin};
 use super::rows::{counted, entry, leased, listed, read};
-use super::statements::Statements;
+use super::statements::{Statements, migration};
 use crate::lease::{Leased, Room, Update};
 use crate::{Answer, Call, Entry, OpenCalls, Outbox, OutboxError, State};
 
@@ -124,6 +124,17 @@ impl PostgresOutbox {
             Ok(())
         };
         timeout(STATEMENT_TIMEOUT, made).await.map_err(OutboxError::database)?
+    }
+
+    /// Returns the SQL that [`migrate`](Self::migrate) runs for the outbox in this schema, for a team that applies it by
+    /// itself: one text for each version, from 1 on. The first one also gives `role` the rights that an application and
+    /// its relays need. Each text is plain SQL without parameters, for one transaction. It may run again, and leaves the
+    /// transaction's search path as it was.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn migrations(schema: &str, role: Option<&str>) -> Result<Vec<(i32, String)>, OutboxError> {
+        Ok(vec![(1, migration(schema, role)?)])
     }
 
     /// Puts a call in, in the application's transaction.

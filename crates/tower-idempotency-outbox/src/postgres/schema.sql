@@ -1,7 +1,6 @@
--- An outbox of HTTP calls. `outbox` is the schema's name here, and `statements.rs` writes the real one. The table has a
--- row for each call, and the function `put` is what applications call.
+-- An outbox of HTTP calls. The table `call` has a row for each, and the function `put` is what applications call.
 
-CREATE TABLE outbox.call (
+CREATE TABLE IF NOT EXISTS outbox.call (
     -- The order in which calls were stored.
     position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     -- {"key", "method", "uri", "headers": [["name", "value"]], "body": base64, "partition_key"?}
@@ -43,22 +42,22 @@ CREATE TABLE outbox.call (
 
 -- For relays: the calls to each destination that have no order, by the time when they are due, and the first one of each
 -- partition key.
-CREATE INDEX call_due ON outbox.call (destination, due, position)
+CREATE INDEX IF NOT EXISTS call_due ON outbox.call (destination, due, position)
     WHERE partition_key IS NULL AND state IN ('waiting', 'sending');
-CREATE INDEX call_in_order ON outbox.call (partition_key, position)
+CREATE INDEX IF NOT EXISTS call_in_order ON outbox.call (partition_key, position)
     WHERE state IN ('waiting', 'sending', 'given_up', 'damaged');
 -- For times that are too far ahead.
-CREATE INDEX call_late ON outbox.call (due) WHERE state IN ('waiting', 'sending');
-CREATE INDEX call_listed ON outbox.call (state, position);
-CREATE INDEX call_ended ON outbox.call (ended) WHERE ended IS NOT NULL;
+CREATE INDEX IF NOT EXISTS call_late ON outbox.call (due) WHERE state IN ('waiting', 'sending');
+CREATE INDEX IF NOT EXISTS call_listed ON outbox.call (state, position);
+CREATE INDEX IF NOT EXISTS call_ended ON outbox.call (ended) WHERE ended IS NOT NULL;
 
 -- The time that the relays have seen go by: it stops while there are none, and never runs ahead.
-CREATE TABLE outbox.clock (single boolean PRIMARY KEY DEFAULT true CHECK (single), time timestamptz NOT NULL)
+CREATE TABLE IF NOT EXISTS outbox.clock (single boolean PRIMARY KEY DEFAULT true CHECK (single), time timestamptz NOT NULL)
     USING heap;
 
 -- Puts a call in. One that is there already is not put in again; another one with the same key is an error.
 -- Names are those of the database, whatever the search path of the application is.
-CREATE FUNCTION outbox.put(new_request text) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION outbox.put(new_request text) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     there jsonb;
 BEGIN

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::OutboxError;
 
+/// What an outbox has in the schema `outbox`, in place of which the real name is written.
 const SCHEMA: &str = include_str!("schema.sql");
 /// Processes that migrate wait for each other by this lock. The number was drawn at random.
 const LOCK: i64 = 0x53c1_0e7a_94d2_6b1f;
@@ -199,7 +200,7 @@ impl Statements {
             ),
             is_there,
             lock: format!("SELECT pg_advisory_xact_lock({LOCK})"),
-            make: format!("{check_encoding}; {make_schema}; {}", SCHEMA.replace("outbox.", &format!("{schema}."))),
+            make: format!("{check_encoding};\n{make_schema};\n\n{}", SCHEMA.replace("outbox.", &format!("{schema}."))),
         })
     }
 }
@@ -215,6 +216,33 @@ fn leaked(sql: String) -> &'static str {
     let sql: &'static str = sql.leak();
     leaked.insert(sql);
     sql
+}
+
+/// Returns `make` as text for another program, which may keep a note of it in the same transaction, by the search path
+/// that it has; and the rights of a role that puts calls in and sends them.
+pub(super) fn migration(schema: &str, role: Option<&str>) -> Result<String, OutboxError> {
+    let Statements { make, .. } = Statements::new(schema)?;
+    let grants = role.map(|role| {
+        let role = role.replace('"', "\"\"");
+        format!(
+            "GRANT USAGE ON SCHEMA \"{schema}\" TO \"{role}\";
+GRANT SELECT, INSERT, UPDATE, DELETE ON \"{schema}\".call TO \"{role}\";
+GRANT SELECT, INSERT, UPDATE ON \"{schema}\".clock TO \"{role}\";
+GRANT EXECUTE ON FUNCTION \"{schema}\".put(text) TO \"{role}\";
+"
+        )
+    });
+    Ok(format!(
+        "-- Version 1 of the outbox {schema} of tower-idempotency, for one transaction.
+DO $do$ BEGIN PERFORM pg_catalog.set_config(
+  'tower_idempotency.search_path', pg_catalog.current_setting('search_path'), true); END $do$;
+SET LOCAL search_path = pg_catalog, pg_temp;
+{make}
+DO $do$ BEGIN PERFORM pg_catalog.set_config(
+  'search_path', pg_catalog.current_setting('tower_idempotency.search_path'), true); END $do$;
+{}",
+        grants.unwrap_or_default()
+    ))
 }
 
 /// The schema's name is one that people need not quote, but for some words.

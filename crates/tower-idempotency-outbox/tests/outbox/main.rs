@@ -10,6 +10,7 @@ mod ends;
 mod fair;
 mod home;
 mod meanings;
+mod migrations;
 mod observed;
 mod operators;
 mod order;

@@ -3,6 +3,7 @@
 pub(crate) mod by_hand;
 pub(crate) mod encodings;
 pub(crate) mod migrate;
+pub(crate) mod migrations;
 pub(crate) mod opening;
 pub(crate) mod plans;
 pub(crate) mod rights;
