@@ -127,9 +127,9 @@ impl<B: RecordByStatement> SharedStore<B> {
     /// With sqlx:
     ///
     /// ```text
-    /// let order = sqlx::query_as("INSERT … RETURNING …").fetch_one(&mut *transaction).await?;
-    /// let end = |sql, record| sqlx::query(sql).bind(record).execute(&mut *transaction);
-    /// let committed = store.complete_with(&context, Json(order), end).await?;
+    /// let committed = store
+    ///     .complete_with(&context, Json(order), |sql, record| sqlx::query(sql).bind(record).execute(&mut *transaction))
+    ///     .await?;
     /// transaction.commit().await?;
     /// Ok(committed)
     /// ```

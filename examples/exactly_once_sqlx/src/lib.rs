@@ -51,8 +51,11 @@ impl Bank {
         let paid = sqlx::query_scalar("INSERT INTO payment (coins) VALUES (1) RETURNING id");
         let id: i64 = paid.fetch_one(&mut *transaction).await?;
         // sqlx has connections of its own: the record is a statement that it runs.
-        let end = |sql, record| sqlx::query(sql).bind::<Vec<u8>>(record).execute(&mut *transaction);
-        let committed = self.store.complete_with(context, format!("payment {id}"), end).await?;
+        let answer = format!("payment {id}");
+        let committed = self
+            .store
+            .complete_with(context, answer, |sql, record| sqlx::query(sql).bind(record).execute(&mut *transaction))
+            .await?;
         transaction.commit().await?;
         Ok(committed)
     }
