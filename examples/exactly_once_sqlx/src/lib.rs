@@ -2,17 +2,25 @@
 //!
 //! If this process or the database dies between the effect and the answer, both exist or neither does. A payment
 //! without a record did not take place, so a retry may run: [`OnInterrupted::Rerun`].
+//!
+//! [`Bank::app`] ends its handler with the record. [`Bank::app_of_requests`] has a transaction for each request, and its
+//! handler knows nothing of records.
+
+pub mod request;
 
 use std::error::Error;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::post;
 use sqlx::PgPool;
 use tower_idempotency::server::Committed;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
+
+use crate::request::{Tx, unavailable};
 
 /// The error of an operation that failed as a whole.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -46,6 +54,14 @@ impl Bank {
         Router::new().route("/payments", post(pay)).route_layer(layer).with_state(self.clone())
     }
 
+    /// Returns the same application with [a transaction for each request](request::transaction).
+    pub fn app_of_requests(&self) -> Router {
+        let layer = IdempotencyLayer::new(self.store.clone()).require_key(true).on_interrupted(OnInterrupted::Rerun);
+        let transaction = from_fn_with_state((self.store.clone(), self.pool.clone()), request::transaction);
+        // The layer is outside: it comes last.
+        Router::new().route("/payments", post(pay_in_request)).route_layer(transaction).route_layer(layer)
+    }
+
     async fn pay(&self, context: &IdempotencyContext) -> Result<Committed, Failure> {
         let mut transaction = self.pool.begin().await?;
         let paid = sqlx::query_scalar("INSERT INTO payment (coins) VALUES (1) RETURNING id");
@@ -64,4 +80,10 @@ impl Bank {
 async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Committed, (StatusCode, String)> {
     // The transaction decides the client's answer. Before there is a transaction, 503 frees the key under `Rerun`.
     bank.pay(&context).await.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+}
+
+async fn pay_in_request(mut tx: Tx) -> Result<String, (StatusCode, String)> {
+    let paid = sqlx::query_scalar("INSERT INTO payment (coins) VALUES (1) RETURNING id");
+    let id: i64 = paid.fetch_one(&mut **tx.0).await.map_err(unavailable)?;
+    Ok(format!("payment {id}"))
 }
