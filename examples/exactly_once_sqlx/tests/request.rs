@@ -43,7 +43,7 @@ impl Lab {
 
     fn app<H: Handler<T, ()>, T: 'static>(&self, handler: H) -> Router {
         let layer = IdempotencyLayer::new(self.store.clone()).on_interrupted(OnInterrupted::Rerun);
-        let layer = layer.max_run(Duration::from_secs(2));
+        let layer = layer.max_run(Duration::from_secs(5));
         let transaction = from_fn_with_state((self.store.clone(), self.pool.clone()), request::transaction);
         Router::new().route("/", post(handler)).route_layer(transaction).route_layer(layer)
     }
@@ -113,20 +113,24 @@ async fn a_handler_that_panics_or_is_too_late_has_done_nothing_and_its_retry_run
     }
 }
 
+/// A service whose handler pays, notifies the first, and waits for the second.
+fn pays_and_waits(lab: &Lab) -> ([Arc<Notify>; 2], Router) {
+    let both = [(); 2].map(|()| Arc::new(Notify::new()));
+    let [paid, goes_on] = both.clone();
+    let waits = async move |mut tx: Tx| {
+        insert(&mut tx).await;
+        paid.notify_one();
+        goes_on.notified().await;
+        (StatusCode::CREATED, "paid")
+    };
+    (both, lab.app(waits))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_goes_away_finds_its_payment_later() {
     let Some(lab) = Lab::new().await else { return };
-    let [paid, goes_on] = [(); 2].map(|()| Arc::new(Notify::new()));
-    let waits = {
-        let (paid, goes_on) = (Arc::clone(&paid), Arc::clone(&goes_on));
-        async move |mut tx: Tx| {
-            insert(&mut tx).await;
-            paid.notify_one();
-            goes_on.notified().await;
-            (StatusCode::CREATED, "paid")
-        }
-    };
-    let client = tokio::spawn(post_to(lab.app(waits), "key"));
+    let ([paid, goes_on], app) = pays_and_waits(&lab);
+    let client = tokio::spawn(post_to(app, "key"));
     paid.notified().await;
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
@@ -135,18 +139,35 @@ async fn a_client_that_goes_away_finds_its_payment_later() {
     assert_eq!(lab.paid().await, 1);
 }
 
-// The server commits and waits for a standby that there is none of; its connection ends meanwhile.
+/// Ends the connections whose statement, as here, waits for a standby after its commit, until there was one.
+async fn end_what_waits(pool: &PgPool, statement: &str) {
+    let ends =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = $1";
+    while sqlx::query_scalar::<_, i64>(ends).bind(statement).fetch_one(pool).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+// The server commits, and waits for a standby that there is none of; its connection ends meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_without_an_answer_is_found_and_its_client_gets_what_was_recorded() {
     let Some(lab) = Lab::new().await else { return };
     let sql = async |sql: &'static str| sqlx::query(sql).execute(&lab.pool).await.unwrap();
+    sql("CREATE TABLE probe ()").await;
+    let ([paid, goes_on], app) = pays_and_waits(&lab);
+    let client = tokio::spawn(post_to(app, "key"));
+    paid.notified().await;
     sql("ALTER SYSTEM SET synchronous_standby_names = 'missing'").await;
     sql("SELECT pg_reload_conf()").await;
-    let client = tokio::spawn(post_to(lab.app(pay), "key"));
-    let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    while sqlx::query_scalar::<_, i64>(ends).fetch_one(&lab.pool).await.unwrap() == 0 {
-        tokio::task::yield_now().await;
-    }
+    // The setting gets to one process after the other. When the first commit waits, all do.
+    const PROBE: &str = "INSERT INTO probe DEFAULT VALUES";
+    let pool = lab.pool.clone();
+    let probe = tokio::spawn(async move { while sqlx::query(PROBE).execute(&pool).await.is_ok() {} });
+    end_what_waits(&lab.pool, PROBE).await;
+    probe.await.unwrap();
+
+    goes_on.notify_one();
+    end_what_waits(&lab.pool, "COMMIT").await;
     sql("ALTER SYSTEM RESET synchronous_standby_names").await;
     sql("SELECT pg_reload_conf()").await;
     assert_eq!(client.await.unwrap(), (StatusCode::CREATED, "paid".to_owned()));
