@@ -67,19 +67,29 @@ impl fmt::Debug for TransactionRecord {
 impl PostgresBackend {
     /// Returns the query that writes `record`, for a transaction of a client other than `tokio-postgres`.
     ///
-    /// With sqlx, where `connection` is the outermost transaction's:
+    /// With sqlx, 0.8 or 0.9, where `transaction` is the outermost one:
     ///
-    /// ```text
+    /// ```rust,ignore
     /// let (record, committed) = store.record_for(&context, answer)?;
     /// let record = store.backend().query(&record)?;
-    /// sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *connection).await?;
+    /// sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *transaction).await?;
     /// ```
     ///
-    /// With diesel:
+    /// With SeaORM 2:
     ///
-    /// ```text
-    /// diesel::sql_query(record.sql()).bind::<diesel::sql_types::Binary, _>(record.bytes()).execute(connection)?;
+    /// ```rust,ignore
+    /// let record = Statement::from_sql_and_values(DbBackend::Postgres, record.sql(), [record.bytes().into()]);
+    /// transaction.execute_raw(record).await?;
     /// ```
+    ///
+    /// With Diesel, or with diesel-async and `.await`:
+    ///
+    /// ```rust,ignore
+    /// sql_query(record.sql()).bind::<Binary, _>(record.bytes()).execute(connection)?;
+    /// ```
+    ///
+    /// [The examples](https://github.com/tower-idempotency/tower-idempotency/tree/main/examples/sql_clients/src) have
+    /// whole transactions.
     ///
     /// # Errors
     /// [`TransactionError::TooLarge`]. The transaction has to be rolled back.

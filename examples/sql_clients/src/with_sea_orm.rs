@@ -1,4 +1,4 @@
-//! With `SeaORM` 2.
+//! With SeaORM 2.
 
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement, TransactionTrait as _};
 use tower_idempotency::server::Committed;

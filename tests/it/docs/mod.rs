@@ -11,5 +11,6 @@ mod meanings;
 mod metrics;
 mod ops;
 pub(crate) mod options;
+mod quotes;
 mod time_limits;
 mod who_asks;

@@ -152,11 +152,14 @@ impl PostgresOutbox {
     /// The statement that puts a call in, for a transaction of any client. It has one parameter, of type `text`, which
     /// is [`put_parameter`](Self::put_parameter).
     ///
-    /// With sqlx:
+    /// With sqlx, 0.8 or 0.9:
     ///
-    /// ```text
+    /// ```rust,ignore
     /// sqlx::query(outbox.put_sql()).bind(outbox.put_parameter(&call)).execute(&mut *transaction).await?;
     /// ```
+    ///
+    /// [The examples](https://github.com/tower-idempotency/tower-idempotency/tree/main/examples/sql_clients/src) have
+    /// the same with SeaORM, Diesel and diesel-async.
     #[must_use]
     pub fn put_sql(&self) -> &'static str {
         self.statements.put
