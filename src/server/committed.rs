@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use crate::engine::{Completable, Encoder, IntoOutcome, RunContext};
+#[cfg(feature = "axum")]
+use crate::engine::IntoOutcome;
+use crate::engine::{Completable, Encoder, RunContext};
 use crate::server::answer::snapshot;
 #[cfg(feature = "axum")]
 use crate::server::bodies::collect::{Bounds, Collected, collect};
@@ -65,13 +67,6 @@ impl<A: axum::response::IntoResponse + Send> IntoOutcome<IdempotencyContext> for
             Collected::Whole { data, trailers: None } => Ok(Response::from_parts(parts, data)),
             _ => Err(TransactionError::Unrecordable),
         }
-    }
-}
-
-#[cfg(not(feature = "axum"))]
-impl IntoOutcome<IdempotencyContext> for Response<Bytes> {
-    async fn into_outcome(self, _: &IdempotencyContext) -> Result<Self, TransactionError> {
-        Ok(self)
     }
 }
 

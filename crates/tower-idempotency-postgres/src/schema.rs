@@ -18,8 +18,8 @@ const LATEST: i32 = 2;
 /// The statements that make version 1, and those that make version 2 of it: what people look at.
 const SQL: &str = include_str!("schema.sql");
 const VIEW: &str = include_str!("view.sql");
-/// What is before and after a version that another program runs. In the same transaction that program may keep a note of
-/// it, by the search path that it has.
+/// What is before and after a version that another program runs. In the same transaction that program may keep a note
+/// of it, by the search path that it has.
 const BEGIN: &str = "DO $do$ BEGIN PERFORM pg_catalog.set_config(
   'tower_idempotency.search_path', pg_catalog.current_setting('search_path'), true); END $do$;";
 const END: &str = "DO $do$ BEGIN PERFORM pg_catalog.set_config(
@@ -80,7 +80,7 @@ impl Schema {
         sql
     }
 
-    /// Returns each version as text that may run again, without the head of its file, which is for those who have the file.
+    /// Returns each version as text that may run again, without the head of its file, which is for readers of that.
     pub(super) fn migrations(&self) -> Vec<(i32, String)> {
         let migration = |(sql, version): (&str, _)| {
             let sql = self.sql(sql.split_once("\n\n").map_or(sql, |(_, sql)| sql));

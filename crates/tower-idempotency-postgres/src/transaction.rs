@@ -67,24 +67,12 @@ impl fmt::Debug for TransactionRecord {
 impl PostgresBackend {
     /// Returns the query that writes `record`, for a transaction of a client other than `tokio-postgres`.
     ///
-    /// With sqlx, 0.8 or 0.9, where `transaction` is the outermost one:
+    /// [`complete_with`](tower_idempotency_shared::SharedStore::complete_with) runs it in one call. A client that blocks,
+    /// such as Diesel, has these lines:
     ///
     /// ```rust,ignore
     /// let (record, committed) = store.record_for(&context, answer)?;
     /// let record = store.backend().query(&record)?;
-    /// sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *transaction).await?;
-    /// ```
-    ///
-    /// With SeaORM 2:
-    ///
-    /// ```rust,ignore
-    /// let record = Statement::from_sql_and_values(DbBackend::Postgres, record.sql(), [record.bytes().into()]);
-    /// transaction.execute_raw(record).await?;
-    /// ```
-    ///
-    /// With Diesel, or with diesel-async and `.await`:
-    ///
-    /// ```rust,ignore
     /// sql_query(record.sql()).bind::<Binary, _>(record.bytes()).execute(connection)?;
     /// ```
     ///

@@ -126,9 +126,9 @@ impl<B: RecordByStatement> SharedStore<B> {
     ///
     /// With sqlx:
     ///
-    /// ```text
+    /// ```rust,ignore
     /// let committed = store
-    ///     .complete_with(&context, Json(order), |sql, record| sqlx::query(sql).bind(record).execute(&mut *transaction))
+    ///     .complete_with(&context, answer, |sql, record| sqlx::query(sql).bind(record).execute(&mut *transaction))
     ///     .await?;
     /// transaction.commit().await?;
     /// Ok(committed)

@@ -6,8 +6,6 @@
 
 use std::error::Error;
 
-use bytes::Bytes;
-use http::Response;
 use tower_idempotency::IdempotencyContext;
 use tower_idempotency_outbox::{Call, PostgresOutbox};
 use tower_idempotency_postgres::PostgresStore;
@@ -32,7 +30,7 @@ pub struct Order {
     /// The run.
     pub context: IdempotencyContext,
     /// What the client gets.
-    pub answer: Response<Bytes>,
+    pub answer: String,
     /// What a relay sends once the order is committed.
     pub call: Call,
 }

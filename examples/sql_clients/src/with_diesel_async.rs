@@ -17,9 +17,9 @@ pub async fn order(connection: &mut AsyncPgConnection, order: Order) -> Result<C
         sql_query("INSERT INTO orders (amount) VALUES (500)").execute(connection).await?;
         sql_query(outbox.put_sql()).bind::<Text, _>(outbox.put_parameter(&call)).execute(connection).await?;
         // Last, just before the commit.
-        let (record, committed) = store.record_for(&context, answer)?;
-        let record = store.backend().query(&record)?;
-        sql_query(record.sql()).bind::<Binary, _>(record.bytes()).execute(connection).await?;
+        let committed = store
+            .complete_with(&context, answer, |sql, record| sql_query(sql).bind::<Binary, _>(record).execute(connection))
+            .await?;
         Ok(committed)
     };
     connection.transaction(transaction).await

@@ -17,10 +17,11 @@ pub async fn order(database: &DatabaseConnection, order: Order) -> Result<Commit
     let put = Statement::from_sql_and_values(DbBackend::Postgres, sql, [parameter.into()]);
     transaction.execute_raw(put).await?;
     // Last, just before the commit.
-    let (record, committed) = store.record_for(&context, answer)?;
-    let record = store.backend().query(&record)?;
-    let record = Statement::from_sql_and_values(DbBackend::Postgres, record.sql(), [record.bytes().into()]);
-    transaction.execute_raw(record).await?;
+    let committed = store
+        .complete_with(&context, answer, |sql, record| {
+            transaction.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, [record.into()]))
+        })
+        .await?;
     transaction.commit().await?;
     Ok(committed)
 }

@@ -16,9 +16,9 @@ pub async fn order(pool: &PgPool, order: Order) -> Result<Committed, Failure> {
     sqlx::query("INSERT INTO orders (amount) VALUES (500)").execute(&mut *transaction).await?;
     sqlx::query(outbox.put_sql()).bind(outbox.put_parameter(&call)).execute(&mut *transaction).await?;
     // Last, just before the commit.
-    let (record, committed) = store.record_for(&context, answer)?;
-    let record = store.backend().query(&record)?;
-    sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *transaction).await?;
+    let committed = store
+        .complete_with(&context, answer, |sql, record| sqlx::query(sql).bind(record).execute(&mut *transaction))
+        .await?;
     transaction.commit().await?;
     Ok(committed)
 }

@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
-use bytes::Bytes;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use sql_clients::{
     Failure, Order, with_diesel, with_diesel_async, with_sea_orm, with_sqlx_0_8, with_sqlx_0_9, with_tokio_postgres,
@@ -77,7 +76,7 @@ impl Service {
             store: self.store,
             outbox: self.outbox,
             context,
-            answer: Response::new(Bytes::from(format!("run {run}"))),
+            answer: format!("run {run}"),
             call: Call::new(call.unwrap()).unwrap(),
         };
         (self.orders)(self.url, order).await.map_err(|error| {

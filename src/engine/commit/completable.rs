@@ -26,8 +26,8 @@ pub trait Completable: Sealed + 'static {
     fn encoder(&self) -> Encoder<Self::Outcome, Self::Committed>;
 }
 
-/// What a run can be completed with: a consumer with its outcome, and a handler with any answer of axum's, such as
-/// `(StatusCode::CREATED, Json(order))`. Without axum, that is a `Response<Bytes>`.
+/// What a run can be completed with: a consumer with its outcome, and with the feature `axum` a handler with anything
+/// that axum makes a response of, such as `(StatusCode::CREATED, Json(order))`.
 pub trait IntoOutcome<R: Completable>: Send {
     /// Returns what the transaction records. The body of an answer is read, up to `max_response_body`.
     #[doc(hidden)]

@@ -21,7 +21,7 @@ pub(crate) use self::outbox::{OfCall, OutboxCommand, OutboxLs, OutboxShow, Place
 pub(crate) use self::proxy::Proxy;
 #[cfg(feature = "store")]
 pub(crate) use self::store::{
-    Consent, Copy, Export, Forget, Ls, OfStore, Settle, Show, StoreCommand, StoreOptions, id,
+    Consent, Copy, Export, Forget, Ls, Migrations, OfStore, Settle, Show, StoreCommand, StoreOptions, id,
 };
 
 /// Lists, settles, verifies, copies and tests what the store of a service has, examines servers from outside, and

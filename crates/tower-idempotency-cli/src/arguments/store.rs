@@ -63,6 +63,10 @@ pub(crate) enum StoreCommand {
     /// command may be run again after an interruption. Both databases have the password of PGPASSWORD or
     /// `REDISCLI_AUTH`.
     Copy(Copy),
+    /// Writes the SQL that makes the tables in PostgreSQL, for a team that applies it by psql or a tool for migrations.
+    ///
+    /// It needs no database. The SQL is for one transaction, and may run again.
+    Migrations(Migrations),
     /// Tests the store itself: claims, lost answers, clock, syncs, schema, rights, versions, and what it can lose.
     Doctor(OfStore),
 }
@@ -71,6 +75,19 @@ pub(crate) enum StoreCommand {
 pub(crate) struct OfStore {
     #[arg(help = STORE)]
     pub(crate) store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrations {
+    /// Only what is newer than this version, which the database has already.
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    pub(crate) after: i32,
+    /// That of the outbox in this schema, in place of the store's.
+    #[arg(long, value_name = "NAME", conflicts_with = "schema")]
+    pub(crate) outbox: Option<String>,
+    /// Gives this role the rights that a service needs.
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ mod find;
 mod forget;
 mod look_up;
 mod ls;
+mod migrations;
 mod outbox;
 mod settle;
 mod settle_all;
@@ -33,6 +34,7 @@ pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: S
         StoreCommand::Forget(forget) => forget::run(options, forget, screen).await,
         StoreCommand::Verify(verify) => verify::run(options, verify, screen).await,
         StoreCommand::Copy(copy) => copy::run(options, copy, screen).await,
+        StoreCommand::Migrations(migrations) => migrations::run(options, &migrations, screen),
         StoreCommand::Doctor(doctor) => crate::doctor::run(options, doctor, screen).await,
     }
 }

@@ -13,6 +13,7 @@ mod fjall;
 mod help;
 mod https;
 mod many;
+mod migrations;
 mod names;
 mod outbox;
 mod postgres;

@@ -126,10 +126,10 @@ impl PostgresOutbox {
         timeout(STATEMENT_TIMEOUT, made).await.map_err(OutboxError::database)?
     }
 
-    /// Returns the SQL that [`migrate`](Self::migrate) runs for the outbox in this schema, for a team that applies it by
-    /// itself: one text for each version, from 1 on. The first one also gives `role` the rights that an application and
-    /// its relays need. Each text is plain SQL without parameters, for one transaction. It may run again, and leaves the
-    /// transaction's search path as it was.
+    /// Returns the SQL that [`migrate`](Self::migrate) runs for the outbox in this schema, for a team that applies it
+    /// by itself: one text for each version, from 1 on. The first one also gives `role` the rights that an application
+    /// and its relays need. Each text is plain SQL without parameters, for one transaction. It may run again, and
+    /// leaves the transaction's search path as it was.
     ///
     /// # Errors
     /// As of [`new`](Self::new).
