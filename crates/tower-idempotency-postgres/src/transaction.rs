@@ -67,8 +67,8 @@ impl fmt::Debug for TransactionRecord {
 impl PostgresBackend {
     /// Returns the query that writes `record`, for a transaction of a client other than `tokio-postgres`.
     ///
-    /// [`complete_with`](tower_idempotency_shared::SharedStore::complete_with) runs it in one call. A client that blocks,
-    /// such as Diesel, has these lines:
+    /// [`complete_with`](tower_idempotency_shared::SharedStore::complete_with) runs it in one call. A client that
+    /// blocks, such as Diesel, has these lines:
     ///
     /// ```rust,ignore
     /// let (record, committed) = store.record_for(&context, answer)?;

@@ -119,10 +119,10 @@ impl<B: RecordInTransaction> SharedStore<B> {
 }
 
 impl<B: RecordByStatement> SharedStore<B> {
-    /// Writes the record of a run's outcome in a transaction of any client: the end of a handler, in one call. `outcome`
-    /// is the handler's answer, such as `Json(order)`, or a consumer's outcome. `execute` is given a statement and its
-    /// one parameter, a byte string, and runs it in the transaction, which the application commits afterwards. Else as
-    /// [`complete_in`](Self::complete_in).
+    /// Writes the record of a run's outcome in a transaction of any client: the end of a handler, in one call.
+    /// `outcome` is the handler's answer, such as `Json(order)`, or a consumer's outcome. `execute` is given a
+    /// statement and its one parameter, a byte string, and runs it in the transaction, which the application commits
+    /// afterwards. Else as [`complete_in`](Self::complete_in).
     ///
     /// With sqlx:
     ///

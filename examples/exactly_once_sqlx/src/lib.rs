@@ -3,8 +3,8 @@
 //! If this process or the database dies between the effect and the answer, both exist or neither does. A payment
 //! without a record did not take place, so a retry may run: [`OnInterrupted::Rerun`].
 //!
-//! [`Bank::app`] ends its handler with the record. [`Bank::app_of_requests`] has a transaction for each request, and its
-//! handler knows nothing of records.
+//! [`Bank::app`] ends its handler with the record. [`Bank::app_of_requests`] has a transaction for each request, and
+//! its handler knows nothing of records.
 
 pub mod request;
 
