@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "axum")]
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
@@ -11,7 +13,7 @@ use crate::engine::IntoOutcome;
 use crate::engine::{Completable, Encoder, RunContext};
 use crate::server::answer::snapshot;
 #[cfg(feature = "axum")]
-use crate::server::bodies::collect::{Bounds, Collected, collect};
+use crate::server::bodies::collect::{Bounds, Collected, collect, is_cut};
 use crate::server::context::IdempotencyContext;
 use crate::store::TransactionError;
 use crate::store::contract::Sealed;
@@ -62,9 +64,13 @@ impl Completable for IdempotencyContext {
 impl<A: axum::response::IntoResponse + Send> IntoOutcome<IdempotencyContext> for A {
     async fn into_outcome(self, context: &IdempotencyContext) -> Result<Response<Bytes>, TransactionError> {
         let (parts, body) = self.into_response().into_parts();
-        let mut bounds = Bounds { bytes: context.recorder.max_response_body, ..Bounds::default() };
+        // The transaction is open meanwhile, so no stream is waited for.
+        let time = Some(Duration::from_secs(10));
+        let mut bounds = Bounds { bytes: context.recorder.max_response_body, time, ..Bounds::default() };
         match collect(Box::pin(body), &mut bounds).await {
-            Collected::Whole { data, trailers: None } => Ok(Response::from_parts(parts, data)),
+            Collected::Whole { data, trailers: None } if !is_cut(&parts, data.len(), None) => {
+                Ok(Response::from_parts(parts, data))
+            }
             _ => Err(TransactionError::Unrecordable),
         }
     }

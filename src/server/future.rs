@@ -1,4 +1,5 @@
-//! The future that the service returns.
+//! The future that the service returns. Where the profile repeats keys, it has the key from the request's head, and
+//! puts it into the answer's at the end.
 
 use std::fmt;
 use std::future::Future;

@@ -1,4 +1,5 @@
-//! Asks the application before a recorded answer is given again.
+//! Asks the application before a recorded answer is given again. What it is shown of the request is taken before the
+//! engine takes the request.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;

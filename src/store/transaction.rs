@@ -1,4 +1,4 @@
-//! The reasons why a transaction with a run's record was not committed.
+//! The reasons why a transaction was not committed: one with a run's record, or of the application alone.
 
 use super::StoreError;
 
@@ -26,9 +26,11 @@ pub enum TransactionError {
     /// The process has no descriptor or memory left for a read. Nothing was written; try again.
     #[error("the process has no file or memory left for a read: {0}; nothing was written")]
     Exhausted(String),
-    /// The answer's body is longer than `max_response_body`, or fails, or it has the mark `Secret`.
+    /// The answer's body is longer than `max_response_body`, fails, is cut, has trailers or takes more than 10 seconds,
+    /// or the answer has the mark `Secret`.
     #[error(
-        "the answer can't be recorded: its body is longer than max_response_body or fails, or it is marked as a secret"
+        "the answer can't be recorded: its body is longer than max_response_body, not whole within 10 seconds, or has \
+         trailers; or it is marked as a secret"
     )]
     Unrecordable,
     /// The outcome of a message can't be written as JSON: the text says why.

@@ -80,7 +80,7 @@ impl PostgresBackendBuilder {
     }
 
     /// Returns the SQL that [`migrate`](Self::migrate) runs, for a team that applies it by itself: one text for each
-    /// version of the schema, from 1 on. The first one also gives `role` the rights that a service needs. Nothing is
+    /// version of the schema, from 1 on. The last one also gives `role` the rights that a service needs. Nothing is
     /// sent to the database.
     ///
     /// Each text is plain SQL without parameters, for one transaction. It may run again, and leaves the transaction's
@@ -88,9 +88,9 @@ impl PostgresBackendBuilder {
     #[must_use]
     pub fn migrations(&self, role: Option<&str>) -> Vec<(i32, String)> {
         let mut migrations = self.schema.migrations();
-        // What a store needs is in the first version.
-        if let (Some(role), Some((_, first))) = (role, migrations.first_mut()) {
-            first.push_str(&rights::grants(&self.schema, role));
+        // A later version may add what needs rights.
+        if let (Some(role), Some((_, last))) = (role, migrations.last_mut()) {
+            last.push_str(&rights::grants(&self.schema, role));
         }
         migrations
     }

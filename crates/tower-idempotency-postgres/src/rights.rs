@@ -54,7 +54,8 @@ const TRIED: [(&str, &str); 4] = [
 
 /// Gives a role the rights of a service, those of `complete_in` included.
 pub(super) fn grants(schema: &Schema, role: &str) -> String {
-    let role = quoted(role);
+    // A bare `current_user` is another role.
+    let role = format!("\"{}\"", role.replace('"', "\"\""));
     format!(
         "GRANT USAGE ON SCHEMA {schema} TO {role};\n\
          GRANT SELECT ON {schema}.version TO {role};\n\

@@ -87,7 +87,8 @@ impl Schema {
             let head = format!("-- Version {version} of the schema {self} of tower-idempotency, for one transaction.");
             // `IF NOT EXISTS` would ask for the right to make schemas where there is one already.
             let make = format!("IF pg_catalog.to_regnamespace('{self}') IS NULL THEN CREATE SCHEMA {self}; END IF;");
-            (version, format!("{head}\n{BEGIN}\nDO $do$ BEGIN {make} END $do$;\n\n{sql}\n{END}\n"))
+            let lock = format!("PERFORM pg_catalog.pg_advisory_xact_lock({LOCK});");
+            (version, format!("{head}\n{BEGIN}\nDO $do$ BEGIN {lock} {make} END $do$;\n\n{sql}\n{END}\n"))
         };
         [SQL, VIEW].into_iter().zip(1..).map(migration).collect()
     }

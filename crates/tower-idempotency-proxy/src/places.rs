@@ -1,4 +1,5 @@
-//! How much is under way at a time: as much as there are files for, and a share of it for each client.
+//! How much is under way at a time, and a share of it for each client: connections, of which each takes a file, or
+//! parts of the memory for answers (`ROOM` of `proxy.rs`), of which one answer may take many.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

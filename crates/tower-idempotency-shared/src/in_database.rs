@@ -135,27 +135,31 @@ impl<B: RecordByStatement> SharedStore<B> {
     /// ```
     ///
     /// # Errors
-    /// [`CommitError`]. An error of the client's is [`CommitError::Aborted`], also the one with the SQLSTATE of a
-    /// transaction that comes too late. The whole transaction has to be rolled back.
+    /// [`CommitError`], with the client's error in [`CommitError::Aborted`], also if its SQLSTATE says that the
+    /// transaction comes too late or is a savepoint. The whole transaction has to be rolled back.
     ///
     /// # Cancel safety
     /// The transaction decides from when the answer's body was read. If the future is dropped, the record may be
     /// written. It takes effect only if the transaction is committed.
-    pub async fn complete_with<R, F, T, E>(
-        &self,
-        run: &R,
-        outcome: impl IntoOutcome<R>,
-        execute: impl FnOnce(&'static str, Vec<u8>) -> F + Send,
-    ) -> Result<R::Committed, CommitError<E>>
+    pub fn complete_with<'r, R, F, T, E>(
+        &'r self,
+        run: &'r R,
+        outcome: impl IntoOutcome<R> + 'r,
+        execute: impl FnOnce(&'static str, Vec<u8>) -> F + Send + 'r,
+    ) -> impl Future<Output = Result<R::Committed, CommitError<E>>> + Send + 'r
     where
         R: Completable + Sync,
-        F: Future<Output = Result<T, E>> + Send,
+        F: Future<Output = Result<T, E>> + Send + 'r,
+        E: 'r,
     {
-        let outcome = outcome.into_outcome(run).await?;
-        let (record, committed) = self.bound_record(run, outcome)?;
-        let (sql, record) = self.backend().statement(&record)?;
-        execute(sql, record).await.map_err(CommitError::Aborted)?;
-        Ok(committed)
+        // Boxed, because a future that has a `&'static str` in its type is not `Send` to the compiler everywhere.
+        let outcome = outcome.into_outcome(run).boxed();
+        async move {
+            let (record, committed) = self.bound_record(run, outcome.await?)?;
+            let (sql, record) = self.backend().statement(&record)?;
+            execute(sql, record).await.map_err(CommitError::Aborted)?;
+            Ok(committed)
+        }
     }
 }
 

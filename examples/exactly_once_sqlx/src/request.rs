@@ -1,7 +1,8 @@
 //! A transaction for each request, so that a handler has no line for exactly once: a recipe to copy.
 //!
 //! [`transaction`] is a middleware of axum, inside the layer. It begins a transaction, which the handler takes as an
-//! argument, [`Tx`]. A success is committed with its record; everything else is rolled back.
+//! argument, [`Tx`]. A success or a redirect is committed with its record; an error is rolled back. A service that says
+//! "no" behind a 200 changes `is_error`.
 
 use std::sync::Arc;
 
@@ -42,13 +43,16 @@ pub async fn transaction(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Unavailable> {
+    if context.is_none() && request.headers().contains_key("idempotency-key") {
+        return Err(unavailable("the layer has to be outside of the transaction, and cover the route"));
+    }
     let begun = Arc::new(Mutex::new(pool.begin().await.map_err(unavailable)?));
     request.extensions_mut().insert(Arc::clone(&begun));
     let answer = next.run(request).await;
     // The handler has dropped its own. If it gave it to a task, nothing is committed.
     let own = Arc::into_inner(begun).ok_or_else(|| unavailable("the handler has kept its transaction"))?;
     let mut transaction = own.into_inner();
-    if !answer.status().is_success() {
+    if is_error(answer.status()) {
         transaction.rollback().await.map_err(unavailable)?;
         return Ok(answer);
     }
@@ -63,6 +67,10 @@ pub async fn transaction(
     };
     transaction.commit().await.map_err(unavailable)?;
     Ok(answer)
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 pub(crate) fn unavailable(error: impl ToString) -> Unavailable {

@@ -8,18 +8,21 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::State;
 use axum::handler::Handler;
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{Request, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::routing::post;
 use exactly_once_sqlx::{Bank, request};
+use futures_util::stream;
 use http_body_util::BodyExt as _;
 use sqlx::PgPool;
 use testkit::exactly_once;
 use testkit::postgres::{PostgresServer, own_server};
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
-use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 use request::Tx;
@@ -42,8 +45,12 @@ impl Lab {
     }
 
     fn app<H: Handler<T, ()>, T: 'static>(&self, handler: H) -> Router {
+        self.app_within(Duration::from_secs(600), handler)
+    }
+
+    fn app_within<H: Handler<T, ()>, T: 'static>(&self, max_run: Duration, handler: H) -> Router {
         let layer = IdempotencyLayer::new(self.store.clone()).on_interrupted(OnInterrupted::Rerun);
-        let layer = layer.max_run(Duration::from_secs(5));
+        let layer = layer.max_run(max_run);
         let transaction = from_fn_with_state((self.store.clone(), self.pool.clone()), request::transaction);
         Router::new().route("/", post(handler)).route_layer(transaction).route_layer(layer)
     }
@@ -82,6 +89,13 @@ async fn a_success_is_committed_with_its_record_and_a_refusal_is_rolled_back() {
     let Some(lab) = Lab::new().await else { return };
     assert_eq!(lab.pays().await, (StatusCode::CREATED, "paid".to_owned()));
     assert_eq!(lab.paid().await, 1);
+    // A redirect after a POST is a success.
+    let redirects = async |mut tx: Tx| {
+        insert(&mut tx).await;
+        axum::response::Redirect::to("/orders/1")
+    };
+    assert_eq!(post_to(lab.app(redirects), "redirected").await.0, StatusCode::SEE_OTHER);
+    assert_eq!(lab.paid().await, 2);
     let declines = async |mut tx: Tx| {
         insert(&mut tx).await;
         (StatusCode::PAYMENT_REQUIRED, "declined")
@@ -89,7 +103,13 @@ async fn a_success_is_committed_with_its_record_and_a_refusal_is_rolled_back() {
     let declined = (StatusCode::PAYMENT_REQUIRED, "declined".to_owned());
     assert_eq!(post_to(lab.app(declines), "other").await, declined);
     assert_eq!(post_to(lab.app(pay), "other").await, declined, "a refusal is an outcome");
-    assert_eq!(lab.paid().await, 1);
+    assert_eq!(lab.paid().await, 2);
+    // Without a key, there is no record.
+    let request = || Request::post("/").body(Body::empty()).unwrap();
+    for paid in [3, 4] {
+        assert_eq!(lab.app(pay).oneshot(request()).await.unwrap().status(), StatusCode::CREATED);
+        assert_eq!(lab.paid().await, paid);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,7 +123,7 @@ async fn a_handler_that_panics_or_is_too_late_has_done_nothing_and_its_retry_run
         insert(&mut tx).await;
         pending().await
     };
-    for (app, key) in [(lab.app(panics), "panics"), (lab.app(is_late), "late")] {
+    for (app, key) in [(lab.app(panics), "panics"), (lab.app_within(Duration::from_secs(2), is_late), "late")] {
         let before = lab.paid().await;
         let (status, body) = post_to(app, key).await;
         assert!(status.is_server_error(), "{key}: {status} {body}");
@@ -143,9 +163,12 @@ async fn a_client_that_goes_away_finds_its_payment_later() {
 async fn end_what_waits(pool: &PgPool, statement: &str) {
     let ends =
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = $1";
-    while sqlx::query_scalar::<_, i64>(ends).bind(statement).fetch_one(pool).await.unwrap() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let ended = async {
+        while sqlx::query_scalar::<_, i64>(ends).bind(statement).fetch_one(pool).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), ended).await.expect(statement);
 }
 
 // The server commits, and waits for a standby that there is none of; its connection ends meanwhile.
@@ -200,6 +223,62 @@ async fn a_transaction_that_the_handler_gives_away_or_takes_twice_commits_nothin
         assert_eq!(post_to(lab.app(pay), key).await.0, StatusCode::CREATED, "{key}");
         sqlx::query("DELETE FROM payment").execute(&lab.pool).await.unwrap();
     }
+}
+
+// Outside of the layer, the transaction would be committed after the record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_outside_of_the_layer_is_refused() {
+    let Some(lab) = Lab::new().await else { return };
+    let layer = IdempotencyLayer::new(lab.store.clone()).on_interrupted(OnInterrupted::Rerun);
+    let transaction = from_fn_with_state((lab.store.clone(), lab.pool.clone()), request::transaction);
+    let app = Router::new().route("/", post(pay)).route_layer(layer).route_layer(transaction);
+    assert_eq!(post_to(app, "key").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(lab.paid().await, 0);
+}
+
+// A text of the program's own as the answer: its type keeps the compiler from no `Send`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_completes_with_any_answer_of_axum() {
+    let Some(lab) = Lab::new().await else { return };
+    let pays = |State((store, pool)): State<(PostgresStore, PgPool)>, context: IdempotencyContext| async move {
+        let mut transaction = pool.begin().await.unwrap();
+        let answer = (StatusCode::CREATED, [("location", "/orders/1")], "paid");
+        let committed = store
+            .complete_with(&context, answer, |sql, record| sqlx::query(sql).bind(record).execute(&mut *transaction))
+            .await
+            .map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+        transaction.commit().await.unwrap();
+        Ok::<_, (StatusCode, String)>(committed)
+    };
+    let layer = IdempotencyLayer::new(lab.store.clone()).on_interrupted(OnInterrupted::Rerun);
+    let app = Router::new().route("/", post(pays)).route_layer(layer);
+    let app = app.with_state((lab.store.clone(), lab.pool.clone()));
+    for _ in 0..2 {
+        assert_eq!(post_to(app.clone(), "key").await, (StatusCode::CREATED, "paid".to_owned()));
+    }
+}
+
+// What can't be recorded is rolled back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_too_long_is_cut_or_fails_is_not_committed() {
+    let Some(lab) = Lab::new().await else { return };
+    let too_long = async |mut tx: Tx| {
+        insert(&mut tx).await;
+        vec![b'a'; 2 << 20]
+    };
+    let is_cut = async |mut tx: Tx| {
+        insert(&mut tx).await;
+        ([(CONTENT_LENGTH, "9")], Body::from_stream(stream::iter([Ok::<_, std::io::Error>("cut")])))
+    };
+    let fails = async |mut tx: Tx| {
+        insert(&mut tx).await;
+        Body::from_stream(stream::iter([Ok("half"), Err(std::io::Error::other("no more"))]))
+    };
+    for app in [lab.app(too_long), lab.app(is_cut), lab.app(fails)] {
+        let (status, body) = post_to(app, "key").await;
+        assert_eq!((status, lab.paid().await), (StatusCode::SERVICE_UNAVAILABLE, 0), "{body}");
+    }
+    assert_eq!(lab.pays().await.0, StatusCode::CREATED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

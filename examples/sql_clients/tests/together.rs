@@ -80,7 +80,7 @@ impl Service {
             call: Call::new(call.unwrap()).unwrap(),
         };
         (self.orders)(self.url, order).await.map_err(|error| {
-            *self.failure.lock().unwrap() = error.to_string();
+            *self.failure.lock().unwrap() = format!("{error}: {error:?}");
             StatusCode::SERVICE_UNAVAILABLE
         })
     }

@@ -1,5 +1,6 @@
-//! Reads. Those of a request do not pass through the writer. The writer itself uses `head`, for the record that a
-//! command changes, and `whole`, for an outcome that an earlier command of the batch has recorded.
+//! Reads. Those of a request do not pass through the writer. A batch uses `head`, of the writer or of an
+//! opening, for the record that it changes, and `whole`, for an outcome that an earlier command of the batch has
+//! recorded.
 //!
 //! What memory cannot answer is read on a few of the runtime's threads for blocking work. So a requester can give up
 //! when a read takes too long, and the runtime's own threads go on however slow the disk is.

@@ -1,5 +1,5 @@
 //! The handle of an embedded store, which applications and the rest of the crate call: a look (`load`), and then the
-//! claim and the end, which are both an `apply`.
+//! claim and the end, which are both an `apply`; and at last `close`.
 
 use std::fmt;
 use std::future::{Future, ready};

@@ -1,4 +1,4 @@
-//! fjall as the engine of a store.
+//! fjall as the engine of a store: what opening finds, what a batch writes and syncs, and what a look reads.
 
 use std::fmt;
 use std::fs::File;

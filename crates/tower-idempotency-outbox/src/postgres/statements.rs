@@ -234,7 +234,7 @@ GRANT EXECUTE ON FUNCTION \"{schema}\".put(text) TO \"{role}\";
     });
     Ok(format!(
         "-- Version 1 of the outbox {schema} of tower-idempotency, for one transaction.
-DO $do$ BEGIN PERFORM pg_catalog.set_config(
+DO $do$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({LOCK}); PERFORM pg_catalog.set_config(
   'tower_idempotency.search_path', pg_catalog.current_setting('search_path'), true); END $do$;
 SET LOCAL search_path = pg_catalog, pg_temp;
 {make}

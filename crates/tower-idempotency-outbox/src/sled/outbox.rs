@@ -141,7 +141,7 @@ impl SledOutbox {
             return if is_same { Ok(()) } else { Err(Abort::Because(PutError::KeyReused.into())) };
         }
         let position = tree::next_position(tree)?;
-        tree.insert(tree::key_of(call.key().as_str()), &position.to_be_bytes())?;
+        tree::write_key(tree, call.key().as_str(), position)?;
         tree::write_text(tree, b'c', position, &json, 0)?;
         let (key, partition_key, now) = (call.key().as_str(), call.partition_key(), self.clock.now());
         let head = Head::new(key, partition_key, call.destination(), json.len(), now);

@@ -68,7 +68,12 @@ pub(super) fn write_time(tree: &TransactionTree<'_>, time: u64) -> Result<(), Tr
     tree.insert(TIME, &before.max(time).to_be_bytes()).map(drop)
 }
 
-pub(super) fn key_of(key: &str) -> Vec<u8> {
+/// Writes the position of the call with this key.
+pub(super) fn write_key(tree: &TransactionTree<'_>, key: &str, position: u64) -> Result<(), TransactionError> {
+    tree.insert(key_of(key), &position.to_be_bytes()).map(drop)
+}
+
+fn key_of(key: &str) -> Vec<u8> {
     [b"k", key.as_bytes()].concat()
 }
 

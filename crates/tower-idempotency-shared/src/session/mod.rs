@@ -1,4 +1,5 @@
-//! Tracks whether this process and the others are alive, and which rows have changed.
+//! Tracks whether this process and the others are alive, and which rows have changed. It holds the rows of this
+//! process's runs, from the claim to the end.
 
 // - here: `Sessions`, which renews this process's session, ends it, and marks others as dead.
 // - `own.rs`: the session of this process. `others.rs`: the sessions of other processes, which this process watches.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use futures_util::{StreamExt as _, stream};
 use tower_idempotency::internals::{Cursor, List, ListedRecord, Records as _, State};
+use tower_idempotency::operations::StateKind;
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{AnyStore, RecordId};
 
@@ -129,13 +130,14 @@ fn has_expired(record: &ListedRecord, end: &Side) -> bool {
 }
 
 fn state(record: &ListedRecord) -> &'static str {
-    match record.record.as_ref().map(|record| &record.state) {
-        Ok(State::Running { .. }) => "running",
-        Ok(State::Interrupted { .. }) => "interrupted",
-        Ok(State::Completed { .. }) => "completed",
-        Ok(State::Consumed { .. }) => "consumed",
-        Err(_) => "damaged",
-    }
+    let kind = match record.record.as_ref().map(|record| &record.state) {
+        Ok(State::Running { .. }) => StateKind::Running,
+        Ok(State::Interrupted { .. }) => StateKind::Interrupted,
+        Ok(State::Completed { .. }) => StateKind::Completed,
+        Ok(State::Consumed { .. }) => StateKind::Consumed,
+        Err(_) => StateKind::Damaged,
+    };
+    kind.name()
 }
 
 #[cfg(test)]

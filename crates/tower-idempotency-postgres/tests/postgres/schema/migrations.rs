@@ -97,7 +97,10 @@ async fn a_role_with_the_rights_of_the_text_alone_opens_the_store_and_completes(
 
 #[test]
 fn the_rights_are_those_of_the_guide() {
-    let first = PostgresBackend::from_url("postgres://h").unwrap().migrations(Some("payments")).remove(0).1;
+    let mut migrations = PostgresBackend::from_url("postgres://h").unwrap().migrations(Some("payments"));
+    // The last one gives what those before it have made, too.
+    let last = migrations.pop().unwrap().1.replace("\"payments\"", "payments");
+    assert!(migrations.iter().all(|(_, sql)| !sql.contains("GRANT")));
     let grants = |text: &str| -> Vec<String> {
         text.lines()
             .filter(|line| line.starts_with("GRANT ") && line.ends_with(" TO payments;"))
@@ -105,5 +108,5 @@ fn the_rights_are_those_of_the_guide() {
             .collect()
     };
     assert_eq!(grants(GUIDE).len(), 4);
-    assert_eq!(grants(&first), grants(GUIDE));
+    assert_eq!(grants(&last), grants(GUIDE));
 }
