@@ -122,7 +122,7 @@ async fn what_can_t_be_checked_has_its_own_exit_code() {
     for (arguments, wrong) in [
         (&[][..], "give a url"),
         (&["ftp://127.0.0.1/"], "http://127.0.0.1:8080/charges"),
-        (&["http://127.0.0.1/", "--profile", "strip"], "draft, stripe, acp or iceberg"),
+        (&["http://127.0.0.1/", "--profile", "strip"], "draft, stripe, acp, iceberg or mcp"),
         (&["http://127.0.0.1/", "--only", "at-onec"], "the name of a check"),
         (&["http://127.0.0.1/", "--count", "/charges"], "GET /charges"),
         (&["http://127.0.0.1/", "--data", "@no-such-file"], "no-such-file"),

@@ -43,7 +43,7 @@ impl Fault {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
-    /// As in revision 2025-06-18; without them as in 2026-07-28.
+    /// As before revision 2026-07-28; without them as in that.
     pub(super) has_sessions: bool,
     pub(super) streams: bool,
 }
@@ -62,6 +62,8 @@ struct Shop {
     counted: Arc<AtomicUsize>,
 }
 
+/// The revision of its sessions: not the one that a client offers.
+const AGREED: &str = "2025-11-25";
 /// The server forgets its sessions after so many counts.
 const FORGOTTEN_AFTER: usize = 3;
 
@@ -94,14 +96,14 @@ async fn message(State(shop): State<Shop>, headers: HeaderMap, body: Bytes) -> R
         }
         let session = format!("session-{}", shop.sessions.lock().unwrap().len());
         shop.sessions.lock().unwrap().push(session.clone());
-        let agreed = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {}});
+        let agreed = json!({"protocolVersion": AGREED, "capabilities": {"tools": {}}, "serverInfo": {}});
         return ([("mcp-session-id", session)], axum::Json(answer(id, "result", agreed))).into_response();
     }
     if shop.shape.has_sessions {
         if !shop.sessions.lock().unwrap().contains(&session) {
             return refused(404, &Value::Null, -32600);
         }
-        if header("mcp-protocol-version") != "2025-06-18" {
+        if header("mcp-protocol-version") != AGREED {
             return refused(400, &Value::Null, -32600);
         }
     } else if header("mcp-method") != "tools/call"
