@@ -55,7 +55,7 @@ const TRIED: [(&str, &str); 4] = [
 /// Gives a role the rights of a service, those of `complete_in` included.
 pub(super) fn grants(schema: &Schema, role: &str) -> String {
     // A bare `current_user` is another role.
-    let role = format!("\"{}\"", role.replace('"', "\"\""));
+    let role = in_quotes(role);
     format!(
         "GRANT USAGE ON SCHEMA {schema} TO {role};\n\
          GRANT SELECT ON {schema}.version TO {role};\n\
@@ -124,7 +124,11 @@ pub(super) async fn try_out(client: &Client, schema: &Schema, namespace: &str) -
 fn quoted(role: &str) -> String {
     let is_plain = role.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
         && !role.starts_with(|first: char| first.is_ascii_digit());
-    if is_plain { role.to_owned() } else { format!("\"{}\"", role.replace('"', "\"\"")) }
+    if is_plain { role.to_owned() } else { in_quotes(role) }
+}
+
+fn in_quotes(role: &str) -> String {
+    format!("\"{}\"", role.replace('"', "\"\""))
 }
 
 #[cfg(test)]
