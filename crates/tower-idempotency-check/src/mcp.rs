@@ -119,7 +119,7 @@ fn message(endpoint: &Message, body: &Value, id: Option<Value>) -> Message {
 /// Reads the answer to a call with this `id`: what is left of its body is the same for each retry.
 pub(crate) fn read(mut answer: Answer, id: &Value) -> Answer {
     let is_json = answer.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with(JSON));
-    let members = if is_rpc_answer(&answer.body) && is_json { answer.json() } else { None };
+    let members = answer.json().filter(|message| is_json && is_rpc_answer(message));
     let Some(Value::Object(mut members)) = members else {
         // By another status, the call has failed. A client waits on for the answer to one that has succeeded.
         if answer.status.is_success() {

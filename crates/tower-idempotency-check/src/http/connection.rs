@@ -106,7 +106,9 @@ async fn answer_in(body: Incoming) -> Result<Bytes, Failure> {
     let mut events = SseStream::new(Limited::new(body, MAX_BODY).map_err(io::Error::other));
     while let Some(event) = events.next().await {
         let event = event.map_err(|error| Failure::Ended(error.to_string()))?;
-        if let Some(answer) = event.data.filter(|data| is_rpc_answer(data.as_bytes())) {
+        if let Some(answer) =
+            event.data.filter(|data| serde_json::from_str(data).is_ok_and(|message| is_rpc_answer(&message)))
+        {
             return Ok(answer.into());
         }
     }

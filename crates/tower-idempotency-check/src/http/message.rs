@@ -196,8 +196,7 @@ impl Answer {
 }
 
 /// Whether this is the answer to a call of JSON-RPC, and no request or notification of the server's own.
-pub(crate) fn is_rpc_answer(message: &[u8]) -> bool {
-    let message: serde_json::Value = serde_json::from_slice(message).unwrap_or_default();
+pub(crate) fn is_rpc_answer(message: &serde_json::Value) -> bool {
     message.get("result").is_some() || message.get("error").is_some()
 }
 
